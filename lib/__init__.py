@@ -1,0 +1,1 @@
+"""The package beneath the book: one module or small package per subject."""

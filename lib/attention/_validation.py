@@ -1,0 +1,155 @@
+"""Checks of what a caller hands in, so that the mathematics elsewhere reads without them.
+
+Every message names the argument, says what was expected and what arrived.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def real_array(values: ArrayLike, name: str) -> np.ndarray:
+    """Array of real numbers in a floating dtype; integers become float64.
+
+    A tensor of torch is taken as it is, detached and on the CPU.
+    """
+    tensor: Any = values
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # NumPy's own word for ragged nesting
+        raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def as_scores(scores: ArrayLike, axis: int = -1, name: str = "scores") -> tuple[Floats, int]:
+    """Scores in float64 with the keys on the last axis, and where that axis came from.
+
+    Returns
+    -------
+    rows : ndarray of shape (..., n)
+        Every row holds at least one finite score; -inf hides a key.
+    axis : int
+        The keys' axis, counted from the end (so that it stays right when axes are put in front).
+    """
+    array = real_array(scores, name).astype(np.float64, copy=False)
+    axis = keys_axis(array, axis, name)
+    array = np.moveaxis(array, axis, -1)
+    if np.isnan(array).any():
+        raise ValueError(f"`{name}` must not hold NaN, got {np.isnan(array).sum()} of them")
+    if np.isposinf(array).any():
+        raise ValueError(f"`{name}` must be finite or -inf (a hidden key), got +inf")
+    hidden = np.isneginf(array).all(axis=-1)
+    if hidden.any():
+        where = "" if hidden.ndim == 0 else f", got none in row {first_index(hidden)}"
+        raise ValueError(f"`{name}` must leave at least one key visible (not -inf) per row{where}")
+    return array, axis
+
+
+def keys_axis(array: np.ndarray, axis: int, name: str) -> int:
+    """`axis` counted from the end, for a non-empty array that has it."""
+    axis = _integer(axis, "axis")
+    if array.ndim == 0:
+        raise ValueError(f"`{name}` must have at least one axis, got the single number {array}")
+    if array.size == 0:
+        raise ValueError(f"`{name}` must not be empty, got shape {array.shape}")
+    if not -array.ndim <= axis < array.ndim:
+        raise ValueError(f"`axis` must lie in [{-array.ndim}, {array.ndim}), got {axis}")
+    return axis if axis < 0 else axis - array.ndim
+
+
+def as_scale(scale: ArrayLike, rows: tuple[int, ...], name: str = "scale") -> Floats:
+    """Inverse temperatures in [0, inf] that broadcast against the rows' shape."""
+    array = real_array(scale, name).astype(np.float64, copy=False)
+    bad = ~(array >= 0)
+    if bad.any():
+        raise ValueError(f"`{name}` must lie in [0, inf], got {array[bad].flat[0]}")
+    broadcast_against_rows(array, rows, name)
+    return array
+
+
+def broadcast_against_rows(array: np.ndarray, rows: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Common shape of `array` and the rows of scores."""
+    if array.size == 0:
+        raise ValueError(f"`{name}` must not be empty, got shape {array.shape}")
+    try:
+        return np.broadcast_shapes(array.shape, rows)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must broadcast against the rows of scores, of shape {rows} "
+            f"(the keys' axis left out), got shape {array.shape}"
+        ) from None
+
+
+def positive(value: float, name: str) -> float:
+    """A single positive finite number."""
+    number = finite(value, name)
+    if number <= 0:
+        raise ValueError(f"`{name}` must be positive, got {value!r}")
+    return number
+
+
+def finite(value: float, name: str) -> float:
+    """A single finite number."""
+    array = real_array(value, name)
+    if array.ndim != 0:
+        raise ValueError(f"`{name}` must be a single number, got shape {array.shape}")
+    if not np.isfinite(array):
+        raise ValueError(f"`{name}` must be finite, got {value!r}")
+    return float(array)
+
+
+def whole(value: int, name: str, at_least: int) -> int:
+    """A single whole number, not below `at_least`."""
+    number = _integer(value, name)
+    if number < at_least:
+        raise ValueError(f"`{name}` must be at least {at_least}, got {number}")
+    return number
+
+
+def counts(values: ArrayLike, name: str, at_least: float = 1.0) -> Floats:
+    """Numbers of keys: real (a grid of lengths need not be whole), finite, not below `at_least`."""
+    array = real_array(values, name).astype(np.float64, copy=False)
+    bad = ~(np.isfinite(array) & (array >= at_least))
+    if bad.any():
+        raise ValueError(
+            f"`{name}` must be finite and at least {at_least:g}, got {array[bad].flat[0]}"
+        )
+    return array
+
+
+def generator(rng: np.random.Generator, name: str = "rng") -> np.random.Generator:
+    """A generator handed in by the caller; seeds and the global state are refused."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"`{name}` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
+            f"got {type(rng).__name__}"
+        )
+    return rng
+
+
+def first_index(flags: np.ndarray) -> int | tuple[int, ...]:
+    """Position of the first True, as a plain int for a one-dimensional array."""
+    index = tuple(int(i) for i in np.argwhere(flags)[0])
+    return index[0] if len(index) == 1 else index
+
+
+def _integer(value: int, name: str) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}") from None

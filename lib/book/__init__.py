@@ -1,0 +1,1 @@
+"""The book's machinery: checks, claims, explorers, figures. Knows no subject."""

@@ -1,0 +1,295 @@
+"""From a matplotlib figure to small inline SVG that serves the light and the dark theme.
+
+Every colour of a role becomes a CSS variable with the light colour as fallback; text is stored as
+outlines, shared by the two layouts (wide, and stacked for narrow screens). Ids carry a hash of the
+content, so that several figures can stand in one page. Leaves out: interaction.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from lib.book import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PHONE_WIDTH, PHONE_HEIGHT = 3.5, 2.7  # inches of a panel in the layout for narrow screens
+SCREEN_SCALE = 1.42  # CSS pixels per point at full width: 10 pt becomes 14 px
+_RASTER_DPI = 170
+
+_NUMBER = re.compile(r"-?\d*\.?\d+(?:e[-+]?\d+)?")
+_TOKEN = re.compile(r"[A-Za-z]|-?\d*\.?\d+(?:e[-+]?\d+)?")
+_SHIFT = re.compile(r"translate\(([^ )]+) ([^ )]+)\)")
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_VARIABLES = {role.light: f"var({role.variable}, {role.light})" for role in style.ROLES.values()}
+
+
+def _short(value: float) -> str:
+    """Two decimals, without trailing zeros or a leading one."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    text = re.sub(r"^(-?)0\.", r"\1.", text)
+    return "0" if text in ("-0", "-", "") else text
+
+
+def _join(numbers: Sequence[str]) -> str:
+    """Numbers with a blank only where the next has no sign of its own."""
+    return "".join(
+        n if i == 0 or n.startswith("-") else f" {n}" for i, n in enumerate(numbers)
+    )
+
+
+def _short_path(d: str) -> str:
+    """A path with short numbers; polylines, the bulk of a figure, as relative steps.
+
+    Steps are taken between rounded points, so rounding errors do not add up.
+    """
+    tokens = _TOKEN.findall(d)
+    if not set(token for token in tokens if token.isalpha()) <= {"M", "L", "z", "Z"}:
+        return "".join(
+            token if token.isalpha() else f" {_short(float(token))}" for token in tokens
+        ).replace("  ", " ")
+    parts: list[str] = []
+    steps: list[str] = []
+    here = start = (0, 0)  # hundredths
+    i, command = 0, "M"
+    while i < len(tokens):
+        if tokens[i].isalpha():
+            command = tokens[i]
+            i += 1
+            if command in "zZ":
+                parts += [f"l{_join(steps)}"] * bool(steps) + ["z"]
+                steps, here = [], start
+                continue
+        point = (round(100 * float(tokens[i])), round(100 * float(tokens[i + 1])))
+        i += 2
+        if command == "M":
+            parts += [f"l{_join(steps)}"] * bool(steps)
+            parts.append(f"M{_join([_short(c / 100) for c in point])}")
+            steps, start, command = [], point, "L"
+        elif point != here or not steps:  # a step of length 0 still shows a round cap, once
+            steps += [_short((b - a) / 100) for a, b in zip(here, point, strict=True)]
+        here = point
+    return "".join(parts + [f"l{_join(steps)}"] * bool(steps))
+
+
+def _short_transform(text: str) -> str:
+    """Round translations; scales stay as they are, since a glyph's is about 0.0016."""
+    return re.sub(
+        r"translate\(([^)]*)\)",
+        lambda m: "translate(" + " ".join(_short(float(x)) for x in _NUMBER.findall(m[1])) + ")",
+        text,
+    )
+
+
+def _short_style(text: str) -> str:
+    """CSS without blanks, numbers rounded, role colours as variables."""
+    rules = []
+    for rule in filter(None, (part.strip() for part in text.split(";"))):
+        name, value = (part.strip() for part in rule.split(":", 1))
+        value = _COLOUR.sub(lambda m: _VARIABLES.get(m[0], m[0]), value)
+        if name in ("stroke-width", "stroke-dasharray", "stroke-dashoffset"):
+            value = ",".join(_short(float(x)) for x in _NUMBER.findall(value)) or value
+        rules.append(f"{name}:{value}")
+    return ";".join(rules)
+
+
+class _Svg:
+    """One drawing of a figure, reduced to what a page needs."""
+
+    def __init__(self, fig: Figure) -> None:
+        buffer = io.StringIO()
+        with style.context():
+            fig.savefig(
+                buffer,
+                format="svg",
+                dpi=_RASTER_DPI,
+                metadata={key: None for key in ("Date", "Creator", "Format", "Type")},
+            )
+        self.root = ElementTree.fromstring(buffer.getvalue())
+        self._plain_names()
+        self.glyphs: dict[str, ElementTree.Element] = {}
+        self._clean(self.root)
+        self._drop_unused_ids()
+        x, y, self.width, self.height = (float(v) for v in self.root.get("viewBox", "").split())
+
+    def _plain_names(self) -> None:
+        for node in self.root.iter():
+            node.tag = node.tag.split("}")[-1]
+            for key in [key for key in node.attrib if "}" in key]:
+                node.attrib[key.split("}")[-1]] = node.attrib.pop(key)
+
+    def _clean(self, node: ElementTree.Element) -> None:
+        """Drop what isn't drawn, hoist the glyphs, shorten the rest, depth first."""
+        node.text = node.tail = None
+        children: list[ElementTree.Element] = []
+        for child in list(node):
+            if child.tag in ("metadata", "style"):
+                continue
+            self._clean(child)
+            if child.tag == "path" and child.get("transform", "").startswith("scale(0.0"):
+                self.glyphs[child.get("id", "")] = child
+            elif (child.tag == "defs" and not len(child)) or (child.tag == "path" and child.get("style") == "fill:none"):
+                continue
+            elif child.tag == "g" and set(child.attrib) <= {"id"}:
+                children += list(child)
+            else:
+                children.append(child)
+        node[:] = children
+        for key, shorten in (
+            ("d", _short_path),
+            ("transform", _short_transform),
+            ("style", _short_style),
+        ):
+            if key in node.attrib:
+                node.set(key, shorten(node.attrib[key]))
+        if node.tag == "use" and (shift := _SHIFT.fullmatch(node.get("transform", ""))):
+            del node.attrib["transform"]
+            node.attrib |= {"x": shift[1], "y": shift[2]}
+        if node.tag == "use" and _NUMBER.fullmatch(node.get("y", "")) and not float(node.get("y")):
+            node.attrib.pop("y")
+        for key in ("x", "y", "width", "height"):
+            if key in node.attrib and _NUMBER.fullmatch(node.attrib[key]):
+                node.set(key, _short(float(node.attrib[key])))
+
+    def _drop_unused_ids(self) -> None:
+        used = set()
+        for node in self.root.iter():
+            for key in ("href", "clip-path"):
+                used |= set(re.findall(r"^(?:url\()?#([^)]+)", node.get(key, "")))
+        for node in self.root.iter():
+            if node.get("id") not in used:
+                node.attrib.pop("id", None)
+
+    @property
+    def images(self) -> list[ElementTree.Element]:
+        return [node for node in self.root.iter("image")]
+
+    def add_dark_images(self, dark: _Svg) -> None:
+        """Beside each raster image put its dark twin; CSS variables choose between the two."""
+        parents = {child: parent for parent in self.root.iter() for child in parent}
+        for light, other in zip(self.images, dark.images, strict=True):
+            if light.get("href") == other.get("href"):
+                continue
+            parent = parents[light]
+            twin = ElementTree.Element("image", dict(other.attrib))
+            twin.attrib.pop("id", None)
+            light.set("style", f"display:var(--book-light-only,inline);{light.get('style', '')}")
+            twin.set("style", f"display:var(--book-dark-only,none);{twin.get('style', '')}")
+            parent.insert(list(parent).index(light) + 1, twin)
+
+    def recompress_images(self) -> None:
+        for node in self.images:
+            node.set("href", _webp_uri(node.get("href", "")))
+
+    def text(self, prefix: str, glyphs: dict[str, str], css: str) -> str:
+        """Serialised, with every id and reference prefixed so that figures don't clash."""
+
+        def renamed(name: str) -> str:
+            return glyphs.get(name, prefix + name)
+
+        for node in self.root.iter():
+            if "id" in node.attrib:
+                node.set("id", renamed(node.attrib["id"]))
+            if node.get("href", "").startswith("#"):
+                node.set("href", "#" + renamed(node.attrib["href"][1:]))
+            if "clip-path" in node.attrib:
+                node.set("clip-path", f"url(#{prefix}{node.attrib['clip-path'][5:-1]})")
+        inside = "".join(ElementTree.tostring(child, encoding="unicode") for child in self.root)
+        return (
+            f'<svg viewBox="0 0 {_short(self.width)} {_short(self.height)}" aria-hidden="true" '
+            f'focusable="false" fill="none" stroke-linejoin="round" stroke-linecap="butt" '
+            f'style="{css}">{inside}</svg>'
+        )
+
+
+def _webp_uri(png: str) -> str:
+    return data_uri(webp(base64.b64decode(png.split(",", 1)[1])), "image/webp")
+
+
+def webp(png: bytes, *, quality: int = 82) -> bytes:
+    """A PNG as WebP: lossless, or lossy where that takes less than half."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(png))
+    exact, lossy = io.BytesIO(), io.BytesIO()
+    picture.save(exact, "WEBP", lossless=True, method=4)
+    picture.save(lossy, "WEBP", quality=quality, method=4)
+    return min(exact, lossy, key=lambda b: len(b.getvalue()) * (2 if b is lossy else 1)).getvalue()
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """``data:`` address of some bytes."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _stack(fig: Figure) -> None:
+    """Lay the figure out for a narrow screen: panels below one another, same font size."""
+    placed = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
+    grids = {ax.get_subplotspec().get_gridspec() for ax in placed}
+    width, height = fig.get_size_inches()
+    if len(grids) == 1 and len(placed) > 1:
+        rows = fig.add_gridspec(len(placed), 1)
+        for ax, spec in zip(placed, rows, strict=True):
+            ax.set_subplotspec(spec)
+            for axis, side in ((ax.xaxis, "labelbottom"), (ax.yaxis, "labelleft")):
+                axis.set_tick_params(which="major", **{side: True})
+        fig.set_size_inches(PHONE_WIDTH, PHONE_HEIGHT * len(placed))
+    elif len(placed) <= 1 and width > PHONE_WIDTH:
+        fig.set_size_inches(PHONE_WIDTH, min(height, max(PHONE_HEIGHT, height * PHONE_WIDTH / width)))
+
+
+def svg(fig: Figure) -> str:
+    """The two inline SVGs of a figure (wide, narrow) and their shared glyphs, as HTML.
+
+    Every role's colour is a CSS variable with the light colour as fallback; ids are unique to the
+    content of the figure. The figure's layout is that of the narrow one afterwards.
+    """
+    style.adopt(fig)
+    wide = _both_themes(fig)
+    _stack(fig)
+    return _assemble(wide, _both_themes(fig))
+
+
+def _both_themes(fig: Figure) -> _Svg:
+    """One drawing; only raster images need a second one in the dark colours."""
+    drawing = _Svg(fig)
+    if drawing.images:
+        style.recolour(fig, dark=True)
+        drawing.add_dark_images(_Svg(fig))
+        style.recolour(fig, dark=False)
+        drawing.recompress_images()
+    return drawing
+
+
+def _assemble(wide: _Svg, narrow: _Svg) -> str:
+    parts = [ElementTree.tostring(drawing.root) for drawing in (wide, narrow)]
+    key = "f" + hashlib.sha256(b"".join(parts)).hexdigest()[:8]
+    glyphs = ""
+    names: dict[str, str] = {}
+    for number, (name, node) in enumerate(sorted((wide.glyphs | narrow.glyphs).items())):
+        names[name] = f"{key}-{number}"
+        node.set("id", names[name])
+        glyphs += ElementTree.tostring(node, encoding="unicode")
+    hidden = "position:absolute;width:0;height:0;overflow:hidden"
+    layouts = [
+        drawing.text(f"{key}{letter}-", names, f"{show};{_fit(drawing.width)}")
+        for drawing, letter, show in (
+            (wide, "w", "display:var(--book-wide,block)"),
+            (narrow, "n", "display:var(--book-narrow,none)"),
+        )
+    ]
+    return (
+        f'<svg aria-hidden="true" focusable="false" style="{hidden}"><defs>{glyphs}</defs></svg>'
+        + "".join(layouts)
+    )
+
+
+def _fit(width: float) -> str:
+    return f"width:100%;max-width:{width * SCREEN_SCALE:.0f}px;height:auto;margin:0 auto"

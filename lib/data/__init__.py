@@ -1,0 +1,1 @@
+"""Data that needs no download: text of the standard library."""
