@@ -104,6 +104,9 @@ def configuration(root: Path, cache: Path) -> dict[str, Any]:
     for name, folder in local.items():
         # such folders are relative to the configuration file, which moves
         local[name] = str((root / folder).resolve())
+    # Sphinx walks all of the root in search of pages, other tools' folders included
+    others = [path.name for path in root.iterdir() if path.is_dir() and _left_out(path)]
+    settings["exclude_patterns"] = sorted({*settings.get("exclude_patterns", []), *others})
     return settings
 
 
@@ -127,27 +130,32 @@ def make_pages(root: Path, cache: Path, work: Path) -> Path:
     command += ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
     log = root / "_build" / "logs" / "jupyter-book.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as output:
-        done = subprocess.run(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            cwd=root,
-            env={**executor.kernel_environment(root), "PYTHONUTF8": "1", "NO_COLOR": "1"},
-        )
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        cwd=root,
+        env={**executor.kernel_environment(root), "PYTHONUTF8": "1"},
+        encoding="utf-8",
+        errors="replace",
+    )
+    said = executor.without_colours(done.stdout)
+    log.write_text(said, "utf-8")
     html = work / "_build" / "html"
     if done.returncode != 0 or not (html / "index.html").is_file():
-        said = complaints(log.read_text("utf-8", errors="replace"), root)
-        raise BuildError(f"the pages can't be made:\n\n{said}\n\nAll it said is in {log}")
+        reasons = complaints(said, root)
+        raise BuildError(f"the pages can't be made.\n\n{reasons}\n\nAll it said is in {log}")
     return html
 
 
-def complaints(log: str, root: Path, limit: int = 40) -> str:
-    """The warnings and errors of Jupyter Book's output, or else its last lines."""
-    lines = [line.replace(f"{root}/", "") for line in log.splitlines() if line.strip()]
+def complaints(said: str, root: Path) -> str:
+    """The warnings and errors of Jupyter Book's output, or else how it ended."""
+    lines = [line.replace(f"{root}/", "") for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if "WARNING" in line or "ERROR" in line]
-    return "\n".join(f"  {line}" for line in (telling or lines)[-limit:])
+    if not telling:  # an exception, then: what it says rather than where it was raised
+        telling = [line for line in lines if not line.startswith((" ", "Traceback"))][-10:]
+    return "\n".join(f"  {line}" for line in telling)
 
 
 def swap(fresh: Path, html: Path) -> None:
@@ -237,7 +245,7 @@ def explain(error: Exception, root: Path) -> str:
         reason = str(error)
     kept = (root / "_build" / "html" / "index.html").is_file()
     after = "\nThe pages of the last good build are still there." if kept else ""
-    return f"\nThe book was not built. {reason}{after}"
+    return f"\nThe book was not built: {reason}{after}"
 
 
 def main() -> int:

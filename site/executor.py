@@ -48,11 +48,15 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class NotebookError(RuntimeError):
     """A notebook failed; the message names the notebook, the cell and the error."""
+
+
+def without_colours(text: str) -> str:
+    """``text`` without a terminal's escape sequences for colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 # --- the machine and the environment ----------------------------------------------------------
@@ -180,32 +184,12 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def is_cached(cache: JupyterCacheAbstract, notebook: NotebookNode) -> bool:
-    """Whether the cache holds this notebook's outputs.
-
-    jupyter-cache hands out the cells' metadata as they were when the code ran. Where only the
-    metadata have changed since (a tag that folds a cell, say), they are brought up to date;
-    unless a cell that raises is concerned, which has to run again.
-    """
-    import nbformat
-
+    """Whether the cache holds this notebook's outputs, the files included."""
     try:
-        record = cache.match_cache_notebook(notebook)
-        stored = cache.get_cache_bundle(record.pk).nb
-    except KeyError:
+        cache.get_cache_bundle(cache.match_cache_notebook(notebook).pk)
+    except (KeyError, ValueError):  # never cached; or its file is gone, or was cut off
         return False
-    current = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if [_raises(cell) for cell in current] != [_raises(cell) for cell in stored.cells]:
-        return False
-    if any(a.metadata != b.metadata for a, b in zip(current, stored.cells, strict=True)):
-        for a, b in zip(current, stored.cells, strict=True):
-            b.metadata = a.metadata
-        path = cache.path / "executed" / record.hashkey / "base.ipynb"
-        path.write_text(nbformat.writes(stored), "utf-8")
     return True
-
-
-def _raises(cell: NotebookNode) -> bool:
-    return "raises-exception" in cell.metadata.get("tags", [])
 
 
 def store(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode, seconds: float) -> None:
@@ -216,6 +200,9 @@ def store(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode, secon
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(_WIDGET_VIEW, None)
+    # a build that was killed here leaves a folder without a notebook, which is in the way
+    key = cache.create_hashed_notebook(notebook)[1]
+    shutil.rmtree(cache.path / "executed" / key, ignore_errors=True)
     bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
     cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
@@ -258,7 +245,7 @@ def work(source: Path, target: Path, timeout: int, say: Callable[[dict[str, Any]
     try:
         client.execute()
     except CellExecutionError as error:
-        return failed(f"{error.ename}: {error.evalue}".strip(), _ANSI.sub("", error.traceback))
+        return failed(f"{error.ename}: {error.evalue}".strip(), without_colours(error.traceback))
     except CellTimeoutError:
         return failed(f"the cell ran for more than {timeout} s and was stopped")
     except DeadKernelError:

@@ -185,7 +185,7 @@ def normalise(root: Path, jobs: int | None = None, *, fresh: bool = False) -> li
 
 
 def _keep(cache: JupyterCacheAbstract, path: Path, executed: NotebookNode, seconds: float) -> None:
-    """Let the rewritten notebook be found in the cache too, where JupyterLab's metadata differed."""
+    """Let the rewritten notebook be found in the cache too, where the metadata differed."""
     notebook = executor.read_notebook(path)
     if executor.is_cached(cache, notebook):
         return
@@ -221,7 +221,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (RuntimeError, OSError) as error:
-        print(f"\nNo notebook was rewritten. {error}", file=sys.stderr)
+        print(f"\nNo notebook was rewritten: {error}", file=sys.stderr)
         return 1
     for path in changed:
         print(f"  rewritten: {path.relative_to(root)}")

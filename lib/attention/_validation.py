@@ -46,16 +46,24 @@ def as_scores(scores: ArrayLike, axis: int = -1, name: str = "scores") -> tuple[
     """
     array = real_array(scores, name).astype(np.float64, copy=False)
     axis = keys_axis(array, axis, name)
-    array = np.moveaxis(array, axis, -1)
-    if np.isnan(array).any():
-        raise ValueError(f"`{name}` must not hold NaN, got {np.isnan(array).sum()} of them")
-    if np.isposinf(array).any():
-        raise ValueError(f"`{name}` must be finite or -inf (a hidden key), got +inf")
-    hidden = np.isneginf(array).all(axis=-1)
-    if hidden.any():
-        where = "" if hidden.ndim == 0 else f", got none in row {first_index(hidden)}"
-        raise ValueError(f"`{name}` must leave at least one key visible (not -inf) per row{where}")
-    return array, axis
+    rows = np.moveaxis(array, axis, -1)
+    top = rows.max(axis=-1)  # one pass that NaN, +inf and rows without a visible key all show up in
+    if not np.isfinite(top).all():
+        _refuse_scores(rows, name)
+    with np.errstate(over="ignore"):
+        if np.isinf(top.max() - rows.min(where=np.isfinite(rows), initial=np.inf)):
+            raise ValueError(f"`{name}` must span less than the largest float, 1.8e308")
+    return rows, axis
+
+
+def _refuse_scores(rows: Floats, name: str) -> None:
+    if np.isnan(rows).any():
+        raise ValueError(f"`{name}` must not hold NaN, got {np.isnan(rows).sum()} of them")
+    if np.isposinf(rows).any():
+        raise ValueError(f"`{name}` must be finite, or -inf for a hidden key, got +inf")
+    hidden = np.isneginf(rows).all(axis=-1)
+    where = f", got none in row {first_index(hidden)}" if hidden.ndim else ""
+    raise ValueError(f"`{name}` must leave at least one key visible (not -inf){where}")
 
 
 def keys_axis(array: np.ndarray, axis: int, name: str) -> int:

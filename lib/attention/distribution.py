@@ -73,9 +73,8 @@ def softmax(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> Floats
            [0. , 1. ]])
     """
     rows, axis = as_scores(scores, axis)
-    weights, total, _ = _boltzmann(rows, as_scale(scale, rows.shape[:-1]))
-    weights /= total[..., None]
-    return np.moveaxis(weights, -1, axis)
+    state = _boltzmann(rows, as_scale(scale, rows.shape[:-1]))
+    return np.moveaxis(state.weights / state.total[..., None], -1, axis)
 
 
 def log_sum_exp(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> Floats:
@@ -90,10 +89,7 @@ def log_sum_exp(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> Fl
     """
     rows, _ = as_scores(scores, axis)
     scale = as_scale(scale, rows.shape[:-1])
-    _, _, log_total = _boltzmann(rows, scale)
-    top = rows.max(axis=-1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(top == 0, 0.0, scale * top)[()] + log_total
+    return _times(scale, rows.max(axis=-1)) + _boltzmann(rows, scale).log_total
 
 
 def entropy(p: ArrayLike, axis: int = -1) -> Floats:
@@ -147,7 +143,8 @@ def entropy_of_scores(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1)
     True
     """
     rows, _ = as_scores(scores, axis)
-    return entropy_and_variance(rows, as_scale(scale, rows.shape[:-1]))[0]
+    scale = as_scale(scale, rows.shape[:-1])
+    return _entropy(_boltzmann(rows, scale), scale)
 
 
 def score_mean(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> Floats:
@@ -157,8 +154,8 @@ def score_mean(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> Flo
     :func:`log_sum_exp` in λ.
     """
     rows, _ = as_scores(scores, axis)
-    weights, total, _ = _boltzmann(rows, as_scale(scale, rows.shape[:-1]))
-    return rows.max(axis=-1) - _mean(weights, total, _drop(rows))
+    state = _boltzmann(rows, as_scale(scale, rows.shape[:-1]))
+    return rows.max(axis=-1) - state.lost
 
 
 def score_variance(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> Floats:
@@ -198,29 +195,61 @@ def entropy_gap(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1) -> En
     """
     rows, _ = as_scores(scores, axis)
     scale = as_scale(scale, rows.shape[:-1])
-    weights, total, log_total = _boltzmann(rows, scale)
-    lost = _mean(weights, total, _drop(rows))  # max s - E_p s
+    state = _boltzmann(rows, scale)
     return EntropyGap(
-        divergence=_divergence_from_uniform(rows, scale, log_total),
-        shortfall=_times(np.where(lost == 0, 0.0, scale)[()], lost),
+        divergence=_divergence_from_uniform(rows, scale, state.log_total),
+        shortfall=_times(scale, state.lost),
     )
 
 
 # --- computation on rows (..., n) that are already checked -------------------------------------
 
 
+class _Boltzmann(NamedTuple):
+    """exp z for z = λ (s - max s), and what follows from it."""
+
+    weights: Floats  # exp z, (..., n); exactly 1 at a largest score, 0 where hidden
+    drop: Floats  # max s - s, (..., n); 0 where hidden, which has no weight
+    total: Floats  # Σ exp z
+    log_total: Floats
+    lost: Floats  # max s - E_p s >= 0
+
+
+def _boltzmann(rows: Floats, scale: Floats) -> _Boltzmann:
+    drop = rows.max(axis=-1, keepdims=True) - rows
+    with np.errstate(invalid="ignore", over="ignore"):
+        fall = scale[..., None] * drop
+    if np.isinf(scale).any():
+        fall = np.where(drop == 0, 0.0, fall)  # a largest score keeps its weight: inf · 0 = 0
+    weights = np.exp(np.negative(fall, out=fall), out=fall)
+    hidden = np.isinf(drop)
+    if hidden.any():  # also at λ = 0, where 0 · inf is no number
+        weights = np.where(hidden, 0.0, weights)
+        drop = np.where(hidden, 0.0, drop)
+    rest = _sum_without_one_largest(weights)
+    total = 1.0 + rest
+    return _Boltzmann(weights, drop, total, np.log1p(rest), np.vecdot(weights, drop) / total)
+
+
+def _sum_without_one_largest(weights: Floats) -> Floats:
+    """Σ exp z less one term that is exactly 1, which keeps a tiny remainder's digits."""
+    first = weights.argmax(axis=-1, keepdims=True)
+    np.put_along_axis(weights, first, 0.0, axis=-1)
+    rest = weights.sum(axis=-1)
+    np.put_along_axis(weights, first, 1.0, axis=-1)
+    return rest
+
+
+def _entropy(state: _Boltzmann, scale: Floats) -> Floats:
+    return state.log_total + _times(scale, state.lost)
+
+
 def entropy_and_variance(rows: Floats, scale: Floats) -> tuple[Floats, Floats]:
     """Entropy and Var_p(s) of checked rows; shared with the solver in `scaling`."""
-    weights, total, log_total = _boltzmann(rows, scale)
-    drop = _drop(rows)
-    lost = _mean(weights, total, drop)
-    # At λ = inf only the largest scores have weight, and λ · lost tends to 0, not to inf · 0.
-    entropy_ = log_total + _times(np.where(lost == 0, 0.0, scale)[()], lost)
-    with np.errstate(over="ignore"):
-        # Weight 0 (hidden, or underflowed) beats any distance, also one that overflows.
-        spread = np.where(weights > 0, drop - lost[..., None], 0.0)
-        variance = _mean(weights, total, spread**2)
-    return entropy_[()], variance[()]
+    state = _boltzmann(rows, scale)
+    centred = state.drop - state.lost[..., None]
+    variance = np.vecdot(state.weights * centred, centred) / state.total
+    return _entropy(state, scale), variance
 
 
 def log_visible(rows: Floats) -> Floats:
@@ -232,62 +261,30 @@ def mean_drop(rows: Floats) -> Floats:
     """max s - mean s over the visible keys, as a sum of non-negative terms."""
     visible = rows > -np.inf
     share = 1.0 / visible.sum(axis=-1, keepdims=True)
-    return (np.where(visible, _drop(rows), 0.0) * share).sum(axis=-1)
+    return (np.where(visible, rows.max(axis=-1, keepdims=True) - rows, 0.0) * share).sum(axis=-1)
 
 
-def _drop(rows: Floats) -> Floats:
-    """max s - s >= 0, finite also for scores whose difference overflows; inf where hidden."""
-    with np.errstate(over="ignore"):
-        drop = rows.max(axis=-1, keepdims=True) - rows
-    return np.where(rows == -np.inf, np.inf, np.minimum(drop, np.finfo(np.float64).max))
-
-
-def _times(scale: Floats, drop: Floats) -> Floats:
-    """λ · drop with the limits that are meant: inf · 0 = 0 (a largest score keeps its weight)."""
+def _times(scale: Floats, value: Floats) -> Floats:
+    """λ · value with the limit that is meant where value = 0: inf · 0 = 0."""
     with np.errstate(invalid="ignore", over="ignore"):
-        product = scale * drop
-    return np.where(drop == 0, 0.0, product)[()]
-
-
-def _boltzmann(rows: Floats, scale: Floats) -> tuple[Floats, Floats, Floats]:
-    """exp z, Σ exp z and log Σ exp z, for z = λ (s - max s)."""
-    drop = _drop(rows)
-    with np.errstate(invalid="ignore", over="ignore"):
-        weights = np.exp(-np.where(drop == 0, 0.0, scale[..., None] * drop))
-    hidden = np.isinf(drop)
-    if hidden.any():  # also at λ = 0, where 0 · inf is no number
-        weights = np.where(hidden, 0.0, weights)
-    first = drop.argmin(axis=-1, keepdims=True)  # one largest score: its weight is exactly 1
-    others = weights.copy()
-    np.put_along_axis(others, np.broadcast_to(first, (*weights.shape[:-1], 1)), 0.0, axis=-1)
-    rest = others.sum(axis=-1)
-    return weights, 1.0 + rest, np.log1p(rest)
-
-
-def _mean(weights: Floats, total: Floats, values: Floats) -> Floats:
-    """Σ w v / Σ w, where a weight of 0 takes no part, whatever its value."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        terms = np.where(weights > 0, weights * values, 0.0)
-    return (terms.sum(axis=-1) / total)[()]
+        return np.where(value == 0, 0.0, scale * value)[()]
 
 
 def _divergence_from_uniform(rows: Floats, scale: Floats, log_total: Floats) -> Floats:
     """KL(u || p) = log mean exp(t), t = λ (s - mean s), over the visible keys."""
     fall = _times(scale, mean_drop(rows))  # λ (max s - mean s)
-    direct = log_total - log_visible(rows) + fall
+    direct = np.maximum(log_total - log_visible(rows) + fall, 0.0)
     # Close to uniform weights the line above cancels to rounding noise. Since mean t = 0, there
     # log mean exp(t) = log1p(mean(exp(t) - 1 - t)), and every term of that mean is >= 0.
-    near = np.broadcast_to(fall < 0.5, direct.shape)
-    if not near.any():
-        return np.maximum(direct, 0.0)[()]
+    near = fall < 0.5
+    if not np.any(near):
+        return direct
     visible = rows > -np.inf
-    with np.errstate(invalid="ignore", over="ignore"):
-        t = np.where(
-            visible, np.minimum(fall, 0.5)[..., None] - _times(scale[..., None], _drop(rows)), 0.0
-        )
-        excess = np.where(near[..., None] & visible, _exp_beyond_line(t), 0.0)
-    small = np.log1p(excess.sum(axis=-1) / visible.sum(axis=-1))
-    return np.where(near, small, np.maximum(direct, 0.0))[()]
+    small_scale = np.where(near, scale, 0.0)[..., None]
+    below = np.where(visible, rows.max(axis=-1, keepdims=True) - rows, 0.0)
+    t = np.where(near, fall, 0.0)[..., None] - small_scale * below
+    excess = np.where(visible, _exp_beyond_line(t), 0.0)
+    return np.where(near, np.log1p(excess.sum(axis=-1) / visible.sum(axis=-1)), direct)[()]
 
 
 def _exp_beyond_line(t: Floats) -> Floats:

@@ -21,7 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FACTORS", "Factor", "LengthTable", "length_factor", "named_factors"]
+from lib.attention import _validation as check
+from lib.attention.scaling import length_factor
+
+__all__ = ["FACTORS", "Factor", "LengthTable", "factor_at", "named_factors"]
 
 Factor = Callable[[int, int], float]
 
@@ -33,12 +36,12 @@ def constant(n: int, n0: int) -> float:
 
 def sqrt_log_n(n: int, n0: int) -> float:
     """Square root of log n / log n0."""
-    return math.sqrt(log_n(n, n0))
+    return math.sqrt(length_factor(n, n0))
 
 
 def log_n(n: int, n0: int) -> float:
     """log n / log n0, the entropy-invariant factor."""
-    return max(1.0, math.log(n) / math.log(n0))
+    return float(length_factor(n, n0))
 
 
 def yarn(n: int, n0: int) -> float:
@@ -54,7 +57,7 @@ FACTORS: Mapping[str, Factor] = {
 }
 
 
-def length_factor(rule: str | Factor, n: int, n0: int) -> float:
+def factor_at(rule: str | Factor, n: int, n0: int) -> float:
     """What `rule` multiplies the scores by when a model trained on n0 keys sees n.
 
     Parameters
@@ -71,10 +74,7 @@ def length_factor(rule: str | Factor, n: int, n0: int) -> float:
     float
         Finite and positive.
     """
-    if n < 1:
-        raise ValueError(f"`n` must be at least 1, got {n}")
-    if n0 < 2:
-        raise ValueError(f"`n0` must be at least 2, got {n0}")
+    n, n0 = check.whole(n, "n", at_least=1), check.whole(n0, "n0", at_least=2)
     if isinstance(rule, str):
         if rule not in FACTORS:
             raise ValueError(f"`rule` must be one of {', '.join(FACTORS)}, got {rule!r}")
@@ -151,23 +151,25 @@ class LengthTable:
         return values[:, self.factors.index(factor), self.lengths.index(length)]
 
     def standard_error(self) -> NDArray[np.float64]:
-        """Sampling error of `accuracy`, same shape: binomial, questions taken as independent."""
+        """Sampling error of `accuracy`, same shape.
+
+        Binomial: too small where questions share a text. What differs from seed to seed, which
+        draws its own texts, says more.
+        """
         return np.sqrt(self.accuracy * (1.0 - self.accuracy) / self.questions)
 
 
 def check_lengths(lengths: Sequence[int], at_least: int) -> tuple[int, ...]:
     """Test lengths as an increasing tuple of whole numbers."""
-    kept = tuple(int(n) for n in lengths)
-    if not kept or kept != tuple(lengths) or sorted(set(kept)) != list(kept) or kept[0] < at_least:
-        raise ValueError(
-            f"`lengths` must be increasing whole numbers, none below {at_least}, got {lengths!r}"
-        )
+    kept = tuple(check.whole(n, "lengths", at_least) for n in lengths)
+    if not kept or sorted(set(kept)) != list(kept):
+        raise ValueError(f"`lengths` must be increasing, got {kept}")
     return kept
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Seeds as a tuple of different non-negative whole numbers."""
-    kept = tuple(int(seed) for seed in seeds)
-    if not kept or kept != tuple(seeds) or len(set(kept)) != len(kept) or min(kept) < 0:
-        raise ValueError(f"`seeds` must be different non-negative whole numbers, got {seeds!r}")
+    kept = tuple(check.whole(seed, "seeds", at_least=0) for seed in seeds)
+    if not kept or len(set(kept)) != len(kept):
+        raise ValueError(f"`seeds` must be one or more different numbers, got {kept}")
     return kept

@@ -16,7 +16,6 @@ parameters, GELU.  The last layer computes only the hidden characters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -27,13 +26,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lib.attention import _validation as check
+from lib.attention.dot_product import scaled_dot_product_attention
 from lib.attention.lengths import (
     FACTORS,
     Factor,
     LengthTable,
     check_lengths,
     check_seeds,
-    length_factor,
+    factor_at,
     named_factors,
 )
 from lib.attention.side_by_side import Parameters, data_generators, draw_parameters, fit, take
@@ -89,9 +90,7 @@ class MaskedLMConfig:
     def __post_init__(self) -> None:
         least = dict(length=2, width=2, heads=1, layers=1, hidden_per_text=1, steps=1, batch=1)
         for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ValueError(f"`{name}` must be a whole number from {bound}, got {value!r}")
+            check.whole(getattr(self, name), name, bound)
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"`width` must be a multiple of 2 * heads = {2 * self.heads}, got {self.width}"
@@ -102,8 +101,7 @@ class MaskedLMConfig:
                 f"got {self.hidden_per_text}"
             )
         for name in ("rope_base", "learning_rate"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)!r}")
+            check.positive(getattr(self, name), name)
 
     @property
     def head_width(self) -> int:
@@ -253,7 +251,9 @@ def evaluate_masked_lm(
     lengths : sequence of int
         Increasing; each a multiple of the training length and a divisor of the longest.
     factors : sequence of str or mapping
-        Names in `lib.attention.lengths.FACTORS`, or names with functions of (n, n0).
+        Names in `lib.attention.lengths.FACTORS`, or names with functions of (n, n0). The n they
+        are given is the length, also where ``window`` hides most of it: there the visible keys
+        do not grow, and ``constant`` is the factor that fits.
     positions : "rope", "clipped" or "window"
         As trained, offsets clipped to `reach`, or keys beyond `reach` invisible.
     reach : int, optional
@@ -276,11 +276,8 @@ def evaluate_masked_lm(
         )
     if positions not in get_args(Positions):
         raise ValueError(f"`positions` must be one of {get_args(Positions)}, got {positions!r}")
-    reach = config.length // 2 if reach is None else reach
-    if reach < 1:
-        raise ValueError(f"`reach` must be at least 1, got {reach}")
-    if texts < 1:
-        raise ValueError(f"`texts` must be at least 1, got {texts}")
+    reach = config.length // 2 if reach is None else check.whole(reach, "reach", at_least=1)
+    texts = check.whole(texts, "texts", at_least=1)
     _check_symbols(models, corpus)
 
     drawn = _draw_texts(corpus.test, config, lengths[-1], texts, _testing(models))
@@ -289,10 +286,12 @@ def evaluate_masked_lm(
     accuracy, entropy = np.zeros(shape), np.zeros(shape)
     for j, n in enumerate(lengths):
         for i, rule in enumerate(rules.values()):
-            reading = Reading(length_factor(rule, n, config.length), positions, reach)
+            reading = Reading(factor_at(rule, n, config.length), positions, reach)
             for w in range(texts):  # one text at a time bounds the memory
                 pieces, inside = _cut(masked[:, w], hidden[:, w], n)
-                logits, spread = _forward(models.parameters, config, pieces, inside, reading)
+                logits, spread = _forward(
+                    models.parameters, config, pieces, inside, reading, measure=True
+                )
                 right = logits.argmax(-1) == wanted[:, w].view(inside.shape)
                 accuracy[:, i, j] += right.double().mean((1, 2)).numpy() / texts
                 entropy[:, i, j] += spread.double().numpy() / texts
@@ -302,7 +301,7 @@ def evaluate_masked_lm(
 @torch.no_grad()
 def masked_lm_queries_keys(
     models: MaskedLMModels, corpus: Split, length: int, *, layer: int = 0, texts: int = 4
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Trained queries and keys of one layer on real texts, rotation included.
 
     Scores are ``q @ k.T / sqrt(d)``; with ``qk_norm`` the vectors come out normalised.
@@ -325,10 +324,10 @@ def masked_lm_queries_keys(
         For the last layer q has only the hidden characters' rows.
     """
     config = models.config
-    if not 0 <= layer < config.layers:
-        raise ValueError(f"`layer` must lie between 0 and {config.layers - 1}, got {layer}")
-    check_lengths((length,), at_least=config.length)
-    if length % config.length:
+    if check.whole(layer, "layer", at_least=0) >= config.layers:
+        raise ValueError(f"`layer` must be below {config.layers}, got {layer}")
+    texts = check.whole(texts, "texts", at_least=1)
+    if check.whole(length, "length", at_least=config.length) % config.length:
         raise ValueError(f"`length` must be a multiple of {config.length}, got {length}")
     _check_symbols(models, corpus)
     drawn = _draw_texts(corpus.test, config, length, texts, _testing(models))
@@ -339,9 +338,8 @@ def masked_lm_queries_keys(
         if index < layer:
             x, _ = _layer(models.parameters, config, index, x, rows, Reading())
     q, k, _ = _project(models.parameters, config, layer, x, rows)
-    q = rotate(q, rows[:, :, None], config.rope_base)
-    k = rotate(k, torch.arange(length), config.rope_base)
-    return q.double().numpy(), k.double().numpy()
+    q, k = _rotated(q, k, rows, config.rope_base)
+    return q.numpy(), k.numpy()
 
 
 def _initial(generator: torch.Generator, symbols: int, config: MaskedLMConfig) -> Parameters:
@@ -371,13 +369,16 @@ def _forward(
     masked: Tensor,
     hidden: Tensor,
     reading: Reading,
-) -> tuple[Tensor, Tensor]:
-    """Logits of the hidden characters (S, B, M, symbols), mean entropy of the last layer (S,)."""
+    *,
+    measure: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Logits of the hidden characters (S, B, M, symbols); mean entropy of the last layer (S,)."""
     x = take(parameters["embedding"], masked)  # (S, B, n, d_model)
     n = masked.shape[-1]
     for layer in range(config.layers):
-        rows = _rows(hidden, n, last=layer == config.layers - 1)
-        x, entropy = _layer(parameters, config, layer, x, rows, reading)
+        last = layer == config.layers - 1
+        rows = _rows(hidden, n, last=last)
+        x, entropy = _layer(parameters, config, layer, x, rows, reading, measure and last)
     logits = _norm(x).flatten(1, 2) @ parameters["readout"]  # (S, B M, symbols)
     return logits.unflatten(1, hidden.shape[1:]), entropy
 
@@ -394,10 +395,11 @@ def _layer(
     x: Tensor,
     rows: Tensor,
     reading: Reading,
-) -> tuple[Tensor, Tensor]:
+    measure: bool = False,
+) -> tuple[Tensor, Tensor | None]:
     """One layer for x (S, B, n, d_model) at positions `rows` (S, B, m): (S, B, m, d_model)."""
     q, k, v = _project(parameters, config, layer, x, rows)
-    o, entropy = _attend(q, k, v, rows, config, reading)  # (S, B, h, m, d)
+    o, entropy = _attend(q, k, v, rows, config, reading, measure)  # (S, B, h, m, d)
     o = o.transpose(2, 3).flatten(3).flatten(1, 2)  # (S, B m, d_model)
     x = _pick(x, rows).flatten(1, 2)  # (S, B m, d_model)
     x = x + o @ parameters[f"out{layer}"]
@@ -420,31 +422,44 @@ def _project(
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, rows: Tensor, config: MaskedLMConfig, reading: Reading
-) -> tuple[Tensor, Tensor]:
-    """Attention output (S, B, h, m, d) and the mean entropy of its weights (S,)."""
-    q = q * (reading.factor * config.head_width**-0.5)
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: Tensor,
+    config: MaskedLMConfig,
+    reading: Reading,
+    measure: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention output (S, B, h, m, d) and, if wanted, the mean entropy of its weights (S,)."""
+    scale = reading.factor * config.head_width**-0.5
+    if reading.positions == "rope" and not measure:
+        q, k = _rotated(q, k, rows, config.rope_base)
+        return scaled_dot_product_attention(q, k, v, scale=scale), None
     outputs, entropies = [], []
     for part, at in zip(q.split(CHUNK, 3), rows.split(CHUNK, 2), strict=True):
-        s = _scores(part, k, at, config.rope_base, reading)  # (S, B, h, m', n)
+        s = _scores(part * scale, k, at, config.rope_base, reading)  # (S, B, h, m', n)
         p = s.softmax(-1)
         outputs.append(p @ v)
-        if not torch.is_grad_enabled():
-            entropies.append((s.logsumexp(-1) - (p * s).sum(-1)).mean((1, 2)))  # (S, m')
-    entropy = torch.cat(entropies, 1).mean(1) if entropies else q.new_zeros(len(q))
-    return torch.cat(outputs, 3), entropy
+        if measure:
+            entropies.append(torch.special.entr(p).sum(-1).mean((1, 2)))  # (S, m')
+    return torch.cat(outputs, 3), torch.cat(entropies, 1).mean(1) if measure else None
+
+
+def _rotated(q: Tensor, k: Tensor, rows: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    """Queries turned to positions `rows` (S, B, m), keys to 0…n - 1."""
+    return rotate(q, rows[:, :, None], base), rotate(k, torch.arange(k.shape[-2]), base)
 
 
 def _scores(q: Tensor, k: Tensor, rows: Tensor, base: float, reading: Reading) -> Tensor:
     """Scores (S, B, h, m, n) of queries at positions `rows` (S, B, m) and keys at 0…n - 1."""
-    i, j = rows[:, :, None], torch.arange(k.shape[-2])  # (S, B, 1, m), (n,)
-    near = rotate(q, i, base) @ rotate(k, j, base).mT
+    turned_q, turned_k = _rotated(q, k, rows, base)
+    near = turned_q @ turned_k.mT
     if reading.positions == "rope":
         return near
-    offset = j - i[..., None]  # (S, B, 1, m, n)
+    offset = torch.arange(k.shape[-2]) - rows[:, :, None, :, None]  # (S, B, 1, m, n)
     reach = torch.tensor(reading.reach)
     if reading.positions == "window":
-        return near.masked_fill(offset.abs() > reach, torch.finfo(near.dtype).min / 2)
+        return near.masked_fill(offset.abs() > reach, -torch.inf)
     # a query turned back by `reach` meets an unturned key as if that key stood `reach` ahead
     right = rotate(q, -reach, base) @ k.mT
     left = rotate(q, reach, base) @ k.mT
@@ -472,15 +487,18 @@ def _draw_texts(
 ) -> tuple[Tensor, Tensor]:
     """Texts (S, count, length) and the positions to hide in them (S, count, M), increasing.
 
-    In each `config.length` characters of a text the same number is hidden, so that cutting it
-    into pieces of that length leaves as many in each.
+    One text comes from each of `count` equal parts of the corpus: neighbouring places resemble
+    each other, and a draw that is spread out varies less.  In each `config.length` characters of
+    a text the same number is hidden, so that cutting it into pieces of that length leaves as
+    many in each.
     """
-    if len(characters) < length:
+    room = len(characters) - length
+    if room < 0:
         raise ValueError(f"`corpus` must hold at least {length} characters, got {len(characters)}")
     n0, m = config.length, config.hidden_per_text
     texts, hidden = [], []
     for rng in generators:
-        start = rng.integers(0, len(characters) - length + 1, count)
+        start = ((np.arange(count) + rng.random(count)) / count * (room + 1)).astype(np.int64)
         texts.append(characters[start[:, None] + np.arange(length)])
         order = rng.random((count, length // n0, n0)).argsort(-1)[..., :m]
         places = np.sort(order, -1) + n0 * np.arange(length // n0)[:, None]

@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lib.attention import _validation as check
 from lib.attention.lengths import (
     FACTORS,
     Factor,
     LengthTable,
     check_lengths,
     check_seeds,
-    length_factor,
+    factor_at,
     named_factors,
 )
 from lib.attention.side_by_side import Parameters, data_generators, draw_parameters, fit, take
@@ -42,6 +43,7 @@ __all__ = [
     "draw_haystacks",
     "evaluate_recall",
     "recall_queries_keys",
+    "recall_scores",
     "train_recall",
 ]
 
@@ -67,17 +69,14 @@ class RecallConfig:
     length: int = 32
     width: int = 32
     qk_norm: bool = True
-    steps: int = 600
+    steps: int = 500
     batch: int = 128
     learning_rate: float = 6e-3
 
     def __post_init__(self) -> None:
         for name, least in (("length", 2), ("width", 2), ("steps", 1), ("batch", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`{name}` must be a whole number from {least}, got {value!r}")
-        if not 0.0 < self.learning_rate < math.inf:
-            raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate!r}")
+            check.whole(getattr(self, name), name, least)
+        check.positive(self.learning_rate, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -277,8 +276,7 @@ def evaluate_recall(
     """
     lengths = check_lengths(lengths, at_least=2)
     rules = named_factors(factors)
-    if questions < 1:
-        raise ValueError(f"`questions` must be at least 1, got {questions}")
+    questions = check.whole(questions, "questions", at_least=1)
     _check_vocabulary(models, corpus)
     shape = (len(models.seeds), len(rules), len(lengths))
     accuracy, entropy, needle = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -291,7 +289,7 @@ def evaluate_recall(
             place = torch.from_numpy(hay.place)[None, :, None]
             scores = _scores(parameters, models.config, asked, keys)  # once for all factors
             for i, rule in enumerate(rules.values()):
-                scaled = scores * length_factor(rule, n, models.config.length)
+                scaled = scores * factor_at(rule, n, models.config.length)
                 logits, p = _read(parameters, scaled, values)
                 accuracy[s, i, j] = (logits.argmax(-1) == answer).double().mean()
                 entropy[s, i, j] = torch.special.entr(p).sum(-1).double().mean()
@@ -304,18 +302,19 @@ def evaluate_recall(
 @torch.no_grad()
 def recall_queries_keys(
     models: RecallModels, corpus: Split, length: int, *, questions: int = 64
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Trained queries and the keys they meet in real haystacks of the corpus' test half.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Trained queries, and the keys that each meets in a real haystack of the test half.
 
     Scores are ``q @ k / sqrt(d)``, as in softmax attention; with ``qk_norm`` the vectors come
-    out normalised.
+    out normalised.  The needle is the first key, so that the first m keys are a shorter haystack
+    that still holds the answer.
 
     Parameters
     ----------
     models : RecallModels
     corpus : Split
     length : int
-        Keys per query, n; take the first m of them for a shorter haystack.
+        Keys per query, n.
     questions : int
         Queries per seed, B.
 
@@ -323,16 +322,46 @@ def recall_queries_keys(
     -------
     q : ndarray, shape (S, B, d)
     k : ndarray, shape (S, B, n, d)
-        In random order (the needle may stand anywhere).
+        4 S B n d bytes.
     """
+    q, k, keys = _questions(models, corpus, length, questions)
+    return q.numpy(), take(k, keys).numpy()
+
+
+@torch.no_grad()
+def recall_scores(
+    models: RecallModels, corpus: Split, length: int, *, questions: int = 64
+) -> NDArray[np.float64]:
+    """Dot products q·k of `recall_queries_keys`, before any scale, without making the keys.
+
+    Parameters
+    ----------
+    models, corpus, length, questions
+        As there.
+
+    Returns
+    -------
+    ndarray, shape (S, B, n)
+        The needle's score first.
+    """
+    q, k, keys = _questions(models, corpus, length, questions)
+    return (q @ k.mT).gather(-1, keys).double().numpy()
+
+
+def _questions(
+    models: RecallModels, corpus: Split, length: int, questions: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (S, B, d), the key of each token (S, V, d), tokens of the hay, needle first."""
+    length = check.whole(length, "length", at_least=2)
+    questions = check.whole(questions, "questions", at_least=1)
     _check_vocabulary(models, corpus)
-    drawn = [
-        draw_haystacks(corpus.test, length, questions, rng)
-        for rng in data_generators(models.seeds, TESTING)
-    ]
+    generators = data_generators(models.seeds, TESTING)
+    drawn = [draw_haystacks(corpus.test, length, questions, rng) for rng in generators]
     keys, _, asked, _ = _stacked(drawn)
-    q, k = _queries_keys(models.parameters, models.config, asked)
-    return q.double().numpy(), take(k, keys).double().numpy()
+    place = torch.from_numpy(np.stack([hay.place for hay in drawn]))[..., None]  # (S, B, 1)
+    keys = keys.scatter(-1, place, keys[..., :1].clone())  # the first key takes the needle's place
+    keys[..., 0] = asked
+    return *_queries_keys(models.parameters, models.config, asked), keys
 
 
 def _initial(generator: torch.Generator, vocabulary: int, width: int) -> Parameters:

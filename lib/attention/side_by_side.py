@@ -93,6 +93,21 @@ def fit(
     FloatingPointError
         If a loss is not finite.
     """
+    try:
+        return _descend(parameters, losses, steps, learning_rate, on_step)
+    finally:
+        for p in parameters.values():
+            p.requires_grad_(False)
+            p.grad = None
+
+
+def _descend(
+    parameters: Parameters,
+    losses: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    on_step: Callable[[int, NDArray[np.float64]], None] | None,
+) -> NDArray[np.float64]:
     adam = torch.optim.Adam([p.requires_grad_() for p in parameters.values()], betas=(0.9, 0.99))
     history = []
     for step in range(steps):
@@ -109,7 +124,4 @@ def fit(
             )
         if on_step is not None:
             on_step(step, history[-1])
-    for p in parameters.values():
-        p.requires_grad_(False)
-        p.grad = None
     return np.stack(history, axis=1)

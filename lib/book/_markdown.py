@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ITEM = r"[\s>]*(?:(?:[-*+]|\d+[.)])\s+)?"  # the signs of a quotation or list before the content
 FENCE = re.compile(rf"^{ITEM}(?P<mark>`{{3,}}(?!.*`)|~{{3,}}|:{{3,}})(?P<info>.*)$")
@@ -18,7 +18,9 @@ OPTION = re.compile(r"^\s*:(?P<key>[\w-]+):\s*(?P<value>.*)$")
 YAML_OPTION = re.compile(r"^\s*(?P<key>[\w-]+):\s*(?P<value>.*)$")
 HEADING = re.compile(r"^ {0,3}(?P<marks>#{1,6})\s+(?P<text>.*?)\s*#*\s*$")
 CONTAINER = re.compile(f"^{ITEM}")
+QUOTED = re.compile(r"^\s*(?:>\s?)+")
 CLOSING = re.compile(r"\$\$\s*(?:\((?P<label>[^()$\r\n]+)\))?\s*$")
+NO_TEXT = re.compile(r"^\s*(?:%.*|\([^()]+\)=|(?:---+|\*\*\*+|___+|\+\+\+.*))\s*$")
 LITERAL = {"code", "code-block", "code-cell", "sourcecode", "literalinclude", "eval-rst", "raw"}
 
 
@@ -50,23 +52,27 @@ def blocks(source: str) -> list[Block]:
 
 
 def _walk(lines: list[str], first: int, depth: int) -> Iterator[Block]:
-    at = 0
+    at, paragraph = 0, False  # whether the line before belongs to a paragraph of text
     while at < len(lines):
         line = lines[at]
-        fence = FENCE.match(line)
+        fence, heading = FENCE.match(line), HEADING.match(line)
         if fence:
             end = _closing_fence(lines, at, fence["mark"])
             yield from _fenced(lines[at + 1 : end], fence["info"].strip(), first + at, depth)
-            at = end + 1
+            at, paragraph = end + 1, False
         elif CONTAINER.sub("", line, count=1).startswith("$$"):
             block, at = _dollar_block(lines, at, first, depth)
+            if block is not None and paragraph and block.label:
+                lost = f"the equation {block.label} loses its label: it needs a blank line before"
+                block = replace(block, label="", broken=lost)
             if block is not None:
                 yield block
+            paragraph = paragraph or block is None
         else:
-            heading = HEADING.match(line)
             if heading:
                 level = len(heading["marks"])
                 yield Block("heading", first + at, heading["text"], level=level, depth=depth)
+            paragraph = bool(line.strip()) and not heading and not NO_TEXT.match(line)
             at += 1
 
 
@@ -114,7 +120,8 @@ def _options(body: list[str]) -> tuple[dict[str, str], int]:
 
 def _dollar_block(lines: list[str], at: int, first: int, depth: int) -> tuple[Block | None, int]:
     """Read the dollar block that opens at ``at``; return it and the index of the next line."""
-    opening = CONTAINER.sub("", lines[at], count=1)[2:]
+    container = CONTAINER.match(lines[at]).group()  # matches the empty string at least
+    opening = lines[at][len(container) + 2 :]
     closing = CLOSING.search(opening)
     if closing:
         latex, label = opening[: closing.start()].strip(), closing["label"] or ""
@@ -123,7 +130,7 @@ def _dollar_block(lines: list[str], at: int, first: int, depth: int) -> tuple[Bl
         return None, at + 1
     rows = [opening]
     for index in range(at + 1, len(lines)):
-        row = lines[index]
+        row = QUOTED.sub("", lines[index]) if ">" in container else lines[index]
         closing = CLOSING.search(row)
         if closing:
             rows.append(row[: closing.start()])

@@ -10,6 +10,7 @@ from typing import Any
 
 CHECK_MIME = "application/vnd.book.check+json"
 CLAIM_MIME = "application/vnd.book.claim+json"
+LABEL = re.compile(r"eq-[a-z0-9-]+")  # of an equation
 
 
 def show(bundle: Mapping[str, Any]) -> None:

@@ -10,20 +10,17 @@ Cells are counted from 0 in the data and from 1 in sentences.
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib.book._calls import KINDS, Call, Names, calls_of, names_of
 from lib.book._markdown import blocks
-from lib.book._publish import CHECK_MIME, CLAIM_MIME
+from lib.book._publish import CHECK_MIME, CLAIM_MIME, LABEL
 
-LABEL = re.compile(r"eq-[a-z0-9-]+")
-KINDS = ("definition", "symbolic", "numeric", "gradient", "bound", "monte_carlo", "asymptotic")
 VERDICTS = ("holds", "does not hold", "inconclusive")
 
 
@@ -181,7 +178,7 @@ def problems(source: Mapping[str, Any] | str | Path) -> list[str]:
 def _read(cells: list[dict[str, Any]], name: str) -> Scan:
     scan = Scan()
     section = ""
-    names = _names([text_of(c.get("source")) for c in cells if c.get("cell_type") == "code"])
+    names = names_of([text_of(c.get("source")) for c in cells if c.get("cell_type") == "code"])
     last_count = 0
     for index, cell in enumerate(cells):
         source = text_of(cell.get("source"))
@@ -215,7 +212,7 @@ def _read(cells: list[dict[str, Any]], name: str) -> Scan:
 def _read_code(
     cell: dict[str, Any],
     source: str,
-    names: _Names,
+    names: Names,
     place: tuple[str, int, str],
     scan: Scan,
 ) -> None:
@@ -240,11 +237,12 @@ def _read_code(
             if f'id="{claim.anchor}"' not in html:
                 scan.problems.append(f"{_where(name, index)}: the claim {claim.id} has no verdict")
     scan.problems.extend(
-        f"{_where(name, index)}: {sentence}" for sentence in _compare(_calls(source, names), found)
+        f"{_where(name, index)}: {sentence}"
+        for sentence in _compare(calls_of(source, names), found)
     )
 
 
-def _compare(calls: list[_Call], found: Counter[tuple[str, str]]) -> Iterator[str]:
+def _compare(calls: list[Call], found: Counter[tuple[str, str]]) -> Iterator[str]:
     """Say which calls of the source left no record and which records no call explains."""
     made = Counter((call.kind, call.subject) for call in calls if call.subject and not call.tried)
     for (kind, subject), times in made.items():
@@ -281,94 +279,6 @@ def _as_claim(record: dict[str, Any], html: str, name: str, index: int) -> Claim
         data=record,
         html=html,
     )
-
-
-# The calls that a cell makes ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Call:
-    kind: str
-    subject: str  # the label or id; empty when it is not a literal
-    tried: bool  # inside `try` with a handler: a failure shown on purpose leaves no record
-
-
-@dataclass(frozen=True)
-class _Names:
-    """What the notebook calls the two modules and, imported one by one, their functions."""
-
-    modules: dict[str, str]
-    functions: dict[str, str]
-
-
-def _parse(source: str) -> ast.Module | None:
-    """Parse a cell's Python, with IPython's own lines left out; None if it is not Python."""
-    if source.lstrip().startswith("%%"):
-        source = source.lstrip().split("\n", 1)[-1]
-    python = re.sub(r"^([ \t]*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
-    try:
-        return ast.parse(python)
-    except SyntaxError:
-        return None
-
-
-def _names(sources: list[str]) -> _Names:
-    names = _Names({"verify": "verify", "claims": "claims"}, {})
-    for node in (node for source in sources for node in ast.walk(_parse(source) or ast.Module())):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                package, _, module = alias.name.rpartition(".")
-                if package == "lib.book" and module in ("verify", "claims") and alias.asname:
-                    names.modules[alias.asname] = module
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if node.module == "lib.book" and alias.name in ("verify", "claims"):
-                    names.modules[alias.asname or alias.name] = alias.name
-                elif node.module == "lib.book.verify" and alias.name in KINDS:
-                    names.functions[alias.asname or alias.name] = alias.name
-                elif node.module == "lib.book.claims" and alias.name == "claim":
-                    names.functions[alias.asname or alias.name] = "claim"
-    return names
-
-
-def _calls(source: str, names: _Names) -> list[_Call]:
-    tree = _parse(source)
-    if tree is None:
-        pattern = rf"\b(?:verify\.({'|'.join(KINDS)})|claims\.(claim))\(\s*[\"']([^\"']+)"
-        return [_Call(m[1] or m[2], m[3], False) for m in re.finditer(pattern, source)]
-    tried = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Try) and node.handlers
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    calls = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (kind := _kind_of(node.func, names)):
-            calls.append(_Call(kind, _subject(node), id(node) in tried))
-    return calls
-
-
-def _kind_of(function: ast.expr, names: _Names) -> str:
-    """Return which check (or "claim") a called expression is, or the empty string."""
-    if isinstance(function, ast.Name):
-        return names.functions.get(function.id, "")
-    if not isinstance(function, ast.Attribute):
-        return ""
-    owner = function.value
-    last = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
-    module = names.modules.get(last, "")
-    if module == "verify" and function.attr in KINDS:
-        return function.attr
-    return "claim" if module == "claims" and function.attr == "claim" else ""
-
-
-def _subject(call: ast.Call) -> str:
-    named = [k.value for k in call.keywords if k.arg in ("label", "id")]
-    first = (call.args or named or [None])[0]
-    literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
-    return first.value if literal else ""
 
 
 # What does not fit together --------------------------------------------------------------------

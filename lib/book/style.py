@@ -1,4 +1,4 @@
-"""One look for all figures: a colour per role, thin spines, direct labels, one SVG for light and dark.
+"""One look for all figures: a colour per role, direct labels, one SVG for light and dark.
 
 Notation: a *role* says what a mark means (theory line, measured points, baseline, ...); its colour
 is fixed in the whole book. Figures are drawn in the light colours; in the page every one of them
@@ -116,9 +116,9 @@ def _math_fonts() -> dict[str, str]:
     return {
         "mathtext.fontset": "custom",
         "mathtext.fallback": "stixsans",
-        "mathtext.rm": name,
+        **{f"mathtext.{key}": name for key in ("rm", "sf", "tt", "cal")},
         "mathtext.it": f"{name}:italic",
-        "mathtext.bf": f"{name}:bold",
+        **{f"mathtext.{key}": f"{name}:bold" for key in ("bf", "bfit")},
     }
 
 
@@ -143,9 +143,10 @@ def _settings() -> dict[str, Any]:
         "axes.titlesize": FONT_SIZE + 0.5,
         "axes.titlelocation": "left",
         "axes.titlecolor": ink,
-        "axes.titlepad": 8,
+        "axes.titlepad": 5,
         "axes.labelsize": FONT_SIZE,
         "axes.labelcolor": soft,
+        "axes.labelpad": 1.5,
         "axes.edgecolor": soft,
         "axes.linewidth": 0.6,
         "axes.facecolor": "none",
@@ -164,6 +165,7 @@ def _settings() -> dict[str, Any]:
         "lines.linewidth": 1.7,
         "lines.solid_capstyle": "round",
         "text.color": ink,
+        "ytick.alignment": "center",  # by the font's own line height, which is not the digits'
         "xtick.color": soft,
         "ytick.color": soft,
         "xtick.labelsize": FONT_SIZE - 1,
@@ -245,9 +247,10 @@ def tidy(ax: Axes) -> Axes:
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set(linewidth=0.6, color=soft)
-    ax.tick_params(which="both", color=soft, labelcolor=soft, labelsize=FONT_SIZE - 1)
-    ax.set_axisbelow(True)
-    ax.grid(axis="y", color=colour("rule"), linewidth=0.5)
+    with context():  # ticks are made on first use, with the settings of that moment
+        ax.tick_params(which="both", color=soft, labelcolor=soft, labelsize=FONT_SIZE - 1)
+        ax.set_axisbelow(True)
+        ax.grid(axis="y", color=colour("rule"), linewidth=0.5)
     return ax
 
 
@@ -263,7 +266,9 @@ def line(
     return artist
 
 
-def points(ax: Axes, x: Any, y: Any, role: str, label: str | None = None, *, size: float = 4) -> Any:
+def points(
+    ax: Axes, x: Any, y: Any, role: str, label: str | None = None, *, size: float = 4
+) -> Any:
     """Points with a thin paper-coloured edge, so that they stay apart where they touch."""
     edge = colour("paper")
     (artist,) = ax.plot(
@@ -338,8 +343,8 @@ def _end_labels_class() -> type:
             pad = 5 * self.figure.dpi / 72
             ends = [_end_point(mark, self.axes) for mark in self.handles]
             # A mark that stops well before the right edge is labelled where it stops.
-            outside = [i for i, (x, _) in enumerate(ends) if x > box.x1 - 0.12 * box.width]
-            moved = spread([ends[i][1] for i in outside], 1.1 * height, box.y0, box.y1)
+            outside = [i for i, (x, _) in enumerate(ends) if x > box.x1 - 0.25 * box.width]
+            moved = spread([ends[i][1] for i in outside], 0.85 * height, box.y0, box.y1)
             places = {i: (box.x1 + pad, y) for i, y in zip(outside, moved, strict=True)}
             for i, text in enumerate(self.texts):
                 x, y = ends[i]
@@ -347,7 +352,7 @@ def _end_labels_class() -> type:
                 text.set_position(places.get(i, (x + pad, min(max(y, low), high))))
 
         def get_window_extent(self, renderer: Any = None) -> Bbox:
-            renderer = renderer or self.figure.canvas.get_renderer()
+            renderer = renderer or self.figure._get_renderer()
             self._place(renderer)
             return Bbox.union([text.get_window_extent(renderer) for text in self.texts])
 
@@ -383,6 +388,8 @@ def _end_point(mark: Any, ax: Axes) -> tuple[float, float]:
         path, transform = np.ma.filled(mark.get_offsets(), np.nan), mark.get_offset_transform()
     elif hasattr(mark, "get_paths"):
         path, transform = mark.get_paths()[0].vertices, mark.get_transform()
+    elif hasattr(mark, "patches"):  # bars: the top of the last one
+        path, transform = [mark.patches[-1].get_bbox().max], ax.transData
     else:
         return _end_point(mark[0], ax)
     shown = transform.transform(np.asarray(path, dtype=float))
@@ -432,9 +439,11 @@ def adopt(fig: Figure) -> None:
     for ax in fig.axes:
         if title := ax.get_title():
             ax.set_title("")
-            ax.set_title(title, loc="left", pad=8, fontsize=FONT_SIZE + 0.5, color=colour("ink"))
+            ax.set_title(title, loc="left", pad=5, fontsize=FONT_SIZE + 0.5, color=colour("ink"))
         if ax.images:
             ax.grid(False)
+        if bar := getattr(ax, "_colorbar", None):
+            bar.outline.set_visible(False)
     inks = {"#000000": colour("ink"), "#ffffff": colour("paper")}
     _map_colours(fig, lambda rgba: inks.get(to_hex(rgba)))
 

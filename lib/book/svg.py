@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PHONE_WIDTH, PHONE_HEIGHT = 3.5, 2.7  # inches of a panel in the layout for narrow screens
+MAX_STACKED = 6  # panels; more than that would make a tower
 SCREEN_SCALE = 1.42  # CSS pixels per point at full width: 10 pt becomes 14 px
 _RASTER_DPI = 170
 
 _NUMBER = re.compile(r"-?\d*\.?\d+(?:e[-+]?\d+)?")
 _TOKEN = re.compile(r"[A-Za-z]|-?\d*\.?\d+(?:e[-+]?\d+)?")
+_POINTS = {"M": 1, "L": 1, "Q": 2, "C": 3}  # points after each command of a path
 _SHIFT = re.compile(r"translate\(([^ )]+) ([^ )]+)\)")
+_TICK = re.compile(r"M[^a-z]*l-?[\d.]+ ?-?[\d.]+")  # one step, so nothing to fill
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _VARIABLES = {role.light: f"var({role.variable}, {role.light})" for role in style.ROLES.values()}
 
@@ -40,43 +43,43 @@ def _short(value: float) -> str:
 
 def _join(numbers: Sequence[str]) -> str:
     """Numbers with a blank only where the next has no sign of its own."""
-    return "".join(
-        n if i == 0 or n.startswith("-") else f" {n}" for i, n in enumerate(numbers)
-    )
+    return "".join(n if i == 0 or n.startswith("-") else f" {n}" for i, n in enumerate(numbers))
 
 
 def _short_path(d: str) -> str:
-    """A path with short numbers; polylines, the bulk of a figure, as relative steps.
+    """A path with two decimals and relative steps, about half as long.
 
     Steps are taken between rounded points, so rounding errors do not add up.
     """
     tokens = _TOKEN.findall(d)
-    if not set(token for token in tokens if token.isalpha()) <= {"M", "L", "z", "Z"}:
-        return "".join(
-            token if token.isalpha() else f" {_short(float(token))}" for token in tokens
-        ).replace("  ", " ")
-    parts: list[str] = []
-    steps: list[str] = []
+    if not {token for token in tokens if token.isalpha()} <= {*_POINTS, "z", "Z"}:
+        return d
+    runs: list[tuple[str, list[str]]] = []  # command letter, its numbers
     here = start = (0, 0)  # hundredths
     i, command = 0, "M"
     while i < len(tokens):
         if tokens[i].isalpha():
             command = tokens[i]
             i += 1
-            if command in "zZ":
-                parts += [f"l{_join(steps)}"] * bool(steps) + ["z"]
-                steps, here = [], start
-                continue
-        point = (round(100 * float(tokens[i])), round(100 * float(tokens[i + 1])))
-        i += 2
+        if command in "zZ":
+            runs.append(("z", []))
+            here, command = start, "M"
+            continue
+        count = 2 * _POINTS[command]
+        ends = [round(100 * float(token)) for token in tokens[i : i + count]]
+        i += count
+        base = (0, 0) if command == "M" else here
+        steps = [_short((v - base[k % 2]) / 100) for k, v in enumerate(ends)]
+        letter = "M" if command == "M" else command.lower()
+        here = (ends[-2], ends[-1])
         if command == "M":
-            parts += [f"l{_join(steps)}"] * bool(steps)
-            parts.append(f"M{_join([_short(c / 100) for c in point])}")
-            steps, start, command = [], point, "L"
-        elif point != here or not steps:  # a step of length 0 still shows a round cap, once
-            steps += [_short((b - a) / 100) for a, b in zip(here, point, strict=True)]
-        here = point
-    return "".join(parts + [f"l{_join(steps)}"] * bool(steps))
+            start, command = here, "L"
+        if runs and runs[-1][0] == letter != "M":
+            if set(steps) != {"0"}:  # a step of length 0 still shows a round cap, once
+                runs[-1][1].extend(steps)
+        else:
+            runs.append((letter, steps))
+    return "".join(letter + _join(numbers) for letter, numbers in runs)
 
 
 def _short_transform(text: str) -> str:
@@ -117,7 +120,9 @@ class _Svg:
         self.glyphs: dict[str, ElementTree.Element] = {}
         self._clean(self.root)
         self._drop_unused_ids()
-        x, y, self.width, self.height = (float(v) for v in self.root.get("viewBox", "").split())
+        self._slim_markers()
+        box = self.root.get("viewBox", "").split()
+        self.width, self.height = float(box[2]), float(box[3])
 
     def _plain_names(self) -> None:
         for node in self.root.iter():
@@ -135,7 +140,9 @@ class _Svg:
             self._clean(child)
             if child.tag == "path" and child.get("transform", "").startswith("scale(0.0"):
                 self.glyphs[child.get("id", "")] = child
-            elif (child.tag == "defs" and not len(child)) or (child.tag == "path" and child.get("style") == "fill:none"):
+            elif (child.tag == "defs" and not len(child)) or (
+                child.tag == "path" and child.get("style") == "fill:none"
+            ):
                 continue
             elif child.tag == "g" and set(child.attrib) <= {"id"}:
                 children += list(child)
@@ -167,6 +174,20 @@ class _Svg:
             if node.get("id") not in used:
                 node.attrib.pop("id", None)
 
+    def _slim_markers(self) -> None:
+        """Drop from each use of a marker what the marker says itself, and a tick's filling."""
+        markers = {node.get("id"): node for node in self.root.iter("path") if node.get("id")}
+        for node in self.root.iter("use"):
+            marker = markers.get(node.get("href", "")[1:])
+            if marker is None or "style" not in node.attrib:
+                continue
+            own = {rule.split(":")[0] for rule in marker.get("style", "").split(";")}
+            if _TICK.fullmatch(marker.get("d", "")):
+                own.add("fill")
+            rules = node.attrib.pop("style").split(";")
+            if kept := [rule for rule in rules if rule.split(":")[0] not in own]:
+                node.set("style", ";".join(kept))
+
     @property
     def images(self) -> list[ElementTree.Element]:
         return [node for node in self.root.iter("image")]
@@ -188,11 +209,12 @@ class _Svg:
         for node in self.images:
             node.set("href", _webp_uri(node.get("href", "")))
 
-    def text(self, prefix: str, glyphs: dict[str, str], css: str) -> str:
-        """Serialised, with every id and reference prefixed so that figures don't clash."""
+    def text(self, prefix: str, names: dict[str, str], css: str) -> str:
+        """Serialised; ids and references are renamed, by `names` or to `prefix` and a number."""
+        names = dict(names)
 
         def renamed(name: str) -> str:
-            return glyphs.get(name, prefix + name)
+            return names.setdefault(name, f"{prefix}{len(names)}")
 
         for node in self.root.iter():
             if "id" in node.attrib:
@@ -200,12 +222,12 @@ class _Svg:
             if node.get("href", "").startswith("#"):
                 node.set("href", "#" + renamed(node.attrib["href"][1:]))
             if "clip-path" in node.attrib:
-                node.set("clip-path", f"url(#{prefix}{node.attrib['clip-path'][5:-1]})")
+                node.set("clip-path", f"url(#{renamed(node.attrib['clip-path'][5:-1])})")
         inside = "".join(ElementTree.tostring(child, encoding="unicode") for child in self.root)
         return (
             f'<svg viewBox="0 0 {_short(self.width)} {_short(self.height)}" aria-hidden="true" '
-            f'focusable="false" fill="none" stroke-linejoin="round" stroke-linecap="butt" '
-            f'style="{css}">{inside}</svg>'
+            f'focusable="false" stroke-linejoin="round" stroke-linecap="butt" '
+            f'style="{css}">{inside.replace(" />", "/>")}</svg>'
         )
 
 
@@ -229,32 +251,66 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _stack(fig: Figure) -> None:
-    """Lay the figure out for a narrow screen: panels below one another, same font size."""
+def _stack(fig: Figure) -> bool:
+    """Lay the figure out for a narrow screen: panels below one another, same font size.
+
+    Returns whether that changed anything; what is narrow already, and a wall of many small
+    panels, stays as it is.
+    """
     placed = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
     grids = {ax.get_subplotspec().get_gridspec() for ax in placed}
     width, height = fig.get_size_inches()
-    if len(grids) == 1 and len(placed) > 1:
-        rows = fig.add_gridspec(len(placed), 1)
-        for ax, spec in zip(placed, rows, strict=True):
-            ax.set_subplotspec(spec)
-            for axis, side in ((ax.xaxis, "labelbottom"), (ax.yaxis, "labelleft")):
-                axis.set_tick_params(which="major", **{side: True})
-        fig.set_size_inches(PHONE_WIDTH, PHONE_HEIGHT * len(placed))
-    elif len(placed) <= 1 and width > PHONE_WIDTH:
-        fig.set_size_inches(PHONE_WIDTH, min(height, max(PHONE_HEIGHT, height * PHONE_WIDTH / width)))
+    if width <= PHONE_WIDTH or len(grids) != 1 or len(placed) > MAX_STACKED:
+        return False
+    if len(placed) == 1:
+        fig.set_size_inches(PHONE_WIDTH, max(PHONE_HEIGHT, height * PHONE_WIDTH / width))
+        return True
+    rows = fig.add_gridspec(len(placed), 1)
+    for ax, spec in zip(placed, rows, strict=True):
+        ax.set_subplotspec(spec)
+        # Shared axes had hidden the inner tick labels.
+        ax.xaxis.set_tick_params(which="major", labelbottom=True)
+        ax.yaxis.set_tick_params(which="major", labelleft=True)
+    fig.set_size_inches(PHONE_WIDTH, PHONE_HEIGHT * len(placed))
+    return True
 
 
 def svg(fig: Figure) -> str:
-    """The two inline SVGs of a figure (wide, narrow) and their shared glyphs, as HTML.
+    """The inline SVGs of a figure (wide, and narrow if that differs) and their glyphs, as HTML.
 
     Every role's colour is a CSS variable with the light colour as fallback; ids are unique to the
     content of the figure. The figure's layout is that of the narrow one afterwards.
     """
     style.adopt(fig)
-    wide = _both_themes(fig)
-    _stack(fig)
-    return _assemble(wide, _both_themes(fig))
+    layouts = [_both_themes(fig)]
+    if _stack(fig):
+        layouts.append(_both_themes(fig))
+    key = _key(layouts)
+    names: dict[str, str] = {}
+    glyphs = ""
+    found = {name: node for layout in layouts for name, node in layout.glyphs.items()}
+    for name, node in sorted(found.items()):
+        names[name] = f"{key}-{len(names)}"
+        node.set("id", names[name])
+        glyphs += ElementTree.tostring(node, encoding="unicode").replace(" />", "/>")
+    hidden = "position:absolute;width:0;height:0;overflow:hidden"
+    show = ("display:var(--book-wide,block)", "display:var(--book-narrow,none)")
+    if len(layouts) == 1:
+        show = ("display:block", "")
+    parts = [
+        layout.text(f"{key}{letter}", names, f"{visible};{_fit(layout.width)}")
+        for layout, letter, visible in zip(layouts, "wn", show, strict=False)
+    ]
+    return (
+        f'<svg aria-hidden="true" focusable="false" style="{hidden}"><defs>{glyphs}</defs></svg>'
+        + "".join(parts)
+    )
+
+
+def _key(layouts: Sequence[_Svg]) -> str:
+    """A name for a figure made from its content, to begin its ids with."""
+    content = b"".join(ElementTree.tostring(layout.root) for layout in layouts)
+    return "f" + hashlib.sha256(content).hexdigest()[:8]
 
 
 def _both_themes(fig: Figure) -> _Svg:
@@ -266,29 +322,6 @@ def _both_themes(fig: Figure) -> _Svg:
         style.recolour(fig, dark=False)
         drawing.recompress_images()
     return drawing
-
-
-def _assemble(wide: _Svg, narrow: _Svg) -> str:
-    parts = [ElementTree.tostring(drawing.root) for drawing in (wide, narrow)]
-    key = "f" + hashlib.sha256(b"".join(parts)).hexdigest()[:8]
-    glyphs = ""
-    names: dict[str, str] = {}
-    for number, (name, node) in enumerate(sorted((wide.glyphs | narrow.glyphs).items())):
-        names[name] = f"{key}-{number}"
-        node.set("id", names[name])
-        glyphs += ElementTree.tostring(node, encoding="unicode")
-    hidden = "position:absolute;width:0;height:0;overflow:hidden"
-    layouts = [
-        drawing.text(f"{key}{letter}-", names, f"{show};{_fit(drawing.width)}")
-        for drawing, letter, show in (
-            (wide, "w", "display:var(--book-wide,block)"),
-            (narrow, "n", "display:var(--book-narrow,none)"),
-        )
-    ]
-    return (
-        f'<svg aria-hidden="true" focusable="false" style="{hidden}"><defs>{glyphs}</defs></svg>'
-        + "".join(layouts)
-    )
 
 
 def _fit(width: float) -> str:

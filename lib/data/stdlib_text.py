@@ -1,7 +1,7 @@
 """Real text that every reader already has: the source of Python's own standard library.
 
 Files of the running interpreter are read from disk, split by file into a training and a test
-half that never share a file, and turned into symbol numbers: characters (a fixed alphabet of
+half (80 % and 20 % of the files), and turned into symbol numbers: characters (a fixed alphabet of
 97 symbols) or tokens (words, numbers and punctuation, the most frequent ones of the training
 half).  Nothing is downloaded.  The split hashes the file's name, so a file stays on its side
 whatever else a Python version adds or removes; the text itself is that of the installed
@@ -11,11 +11,12 @@ generated tables (see `SKIPPED`).
 
 from __future__ import annotations
 
+import os
 import re
 import sysconfig
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +40,15 @@ __all__ = [
 # Folders that are no part of the corpus, wherever they stand: tests, third-party packages,
 # parts that Debian, Alpine and the Windows installer ship separately, tables of code points.
 SKIPPED = frozenset(
-    "test tests idle_test site-packages dist-packages __pycache__ idlelib lib2to3 tkinter "
-    "turtledemo distutils ensurepip encodings pydoc_data lib-dynload".split()
+    {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+    | {"idlelib", "lib2to3", "tkinter", "turtledemo", "distutils", "ensurepip"}
+    | {"encodings", "pydoc_data"}
 )
 
 # The symbol after the last one of ALPHABET stands for every other character.
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 
+_OTHER = "\N{REPLACEMENT CHARACTER}"
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d+|[^\w\s]")
 
 
@@ -120,8 +123,7 @@ def stdlib_files(root: str | Path | None = None) -> tuple[Path, ...]:
             f"no standard-library folder at {folder}: this Python seems to import its library "
             "from a zip file; hand in `root`, a folder with Python sources"
         )
-    found = (path for path in folder.rglob("*.py") if _belongs(path.relative_to(folder)))
-    files = tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
+    files = tuple(sorted(_sources(folder), key=lambda path: path.relative_to(folder).as_posix()))
     if not files:
         raise CorpusError(
             f"no Python sources below {folder}: this Python seems to be stripped to compiled "
@@ -130,9 +132,7 @@ def stdlib_files(root: str | Path | None = None) -> tuple[Path, ...]:
     return files
 
 
-def stdlib_text(
-    root: str | Path | None = None, *, test_share: float = 0.1, limit: int | None = None
-) -> tuple[str, str]:
+def stdlib_text(root: str | Path | None = None, *, test_share: float = 0.2) -> tuple[str, str]:
     """Training and test text of the standard library, split by file.
 
     Parameters
@@ -141,8 +141,6 @@ def stdlib_text(
         Folder to read instead of the running interpreter's own library.
     test_share : float in (0, 1)
         Share of the *files* that go to the test half, decided by a checksum of their names.
-    limit : int, optional
-        Stop reading when the training half holds that many characters.
 
     Returns
     -------
@@ -155,19 +153,12 @@ def stdlib_text(
     """
     if not 0.0 < test_share < 1.0:
         raise ValueError(f"`test_share` must lie strictly between 0 and 1, got {test_share}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"`limit` must be at least 1 or None, got {limit}")
     halves: dict[bool, list[str]] = {False: [], True: []}
     files = stdlib_files(root)
     folder = Path(sysconfig.get_paths()["stdlib"] if root is None else root)
-    held = 0
     for path in files:
         is_test = _is_test(path.relative_to(folder).as_posix(), test_share)
-        text = path.read_text(encoding="utf-8", errors="replace")
-        halves[is_test].append(text)
-        held += 0 if is_test else len(text)
-        if limit is not None and held >= limit:
-            break
+        halves[is_test].append(path.read_text(encoding="utf-8", errors="replace"))
     train, test = "\n".join(halves[False]), "\n".join(halves[True])
     if not train or not test:
         empty = "training" if not train else "test"
@@ -201,7 +192,7 @@ def tokenize_text(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def characters(root: str | Path | None = None, *, test_share: float = 0.1) -> Split:
+def characters(root: str | Path | None = None, *, test_share: float = 0.2) -> Split:
     """The standard library as characters: 97 symbols, the last one for "any other".
 
     Parameters
@@ -210,11 +201,11 @@ def characters(root: str | Path | None = None, *, test_share: float = 0.1) -> Sp
         As in `stdlib_text`.
     """
     train, test = stdlib_text(root, test_share=test_share)
-    return Split(character_ids(train), character_ids(test), (*ALPHABET, "\N{REPLACEMENT CHARACTER}"))
+    return Split(character_ids(train), character_ids(test), (*ALPHABET, _OTHER))
 
 
 def tokens(
-    root: str | Path | None = None, *, vocabulary: int = 2048, test_share: float = 0.1
+    root: str | Path | None = None, *, vocabulary: int = 2048, test_share: float = 0.2
 ) -> Split:
     """The standard library as tokens: the most frequent ones of the training half.
 
@@ -240,13 +231,13 @@ def tokens(
     return Split(kept.encode(train), kept.encode(test), kept.symbols)
 
 
-def _belongs(path: Path) -> bool:
-    """Whether a file (relative to the library) is hand-written library code."""
-    return not (
-        SKIPPED.intersection(path.parts)
-        or any(part.startswith("config-") for part in path.parts)
-        or path.name.startswith("_sysconfigdata")
-    )
+def _sources(folder: Path) -> Iterator[Path]:
+    """Hand-written library code below `folder`; skipped folders are not even entered."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if f not in SKIPPED and not f.startswith("config-")]
+        for name in names:
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                yield Path(place, name)
 
 
 def _is_test(name: str, test_share: float) -> bool:

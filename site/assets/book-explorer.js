@@ -301,7 +301,7 @@
   function linearTicks(low, high, most) {
     const rough = (high - low) / most;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
+    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.75);
     const places = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
     const large = Math.max(Math.abs(low), Math.abs(high)) >= 1e5 || step < 1e-4;
     const list = [];
@@ -389,12 +389,12 @@
     }
 
     /* What this panel needs over its plot; panels of one row then share the largest. */
-    measure(width, family) {
+    measure(width, family, plot) {
       this.width = width;
       this.family = family;
       const { spec } = this;
       const size = (text, pixels) => widthOf(text, pixels, family);
-      this.plot = Math.min(Math.max(0.62 * width, 190), 270);
+      this.plot = plot;
       this.yTicks = ticks(...spec.ylim, spec.yscale, this.plot / 42, spec.yticks);
       this.left = Math.ceil(8 + Math.max(14, ...this.yTicks.map(([, t]) => size(t, TICK))));
       this.placeLabels(width, size);
@@ -427,7 +427,7 @@
       const apart = (list) => list.every(([at, text], i) => i === 0 ||
         this.x(at) - this.x(list[i - 1][0]) > (measure(text) + measure(list[i - 1][1])) / 2 + 12);
       let list = [];
-      for (let most = Math.ceil((this.right - this.left) / 40); most >= 2; most--) {
+      for (let most = Math.ceil((this.right - this.left) / 50); most >= 2; most--) {
         list = ticks(...xlim, xscale, most, xticks);
         if (apart(list) || xticks) break;
       }
@@ -760,10 +760,13 @@
       if (widths.every((w, i) => w === this.panels[i].width)) return false;
       const family = getComputedStyle(this.node).fontFamily;
       const tops = this.panels.map((panel) => panel.node.offsetTop);
-      this.panels.forEach((panel, i) => panel.measure(widths[i], family));
+      const rowOf = (i) => this.panels.map((_, k) => k).filter((k) => tops[k] === tops[i]);
       this.panels.forEach((panel, i) => {
-        const row = this.panels.filter((_, k) => tops[k] === tops[i]);
-        const most = (key) => Math.max(...row.map((other) => other.needs[key]));
+        const widest = Math.max(...rowOf(i).map((k) => widths[k]));
+        panel.measure(widths[i], family, Math.min(Math.max(0.62 * widest, 190), 270));
+      });
+      this.panels.forEach((panel, i) => {
+        const most = (key) => Math.max(...rowOf(i).map((k) => this.panels[k].needs[key]));
         panel.layout({ title: most("title"), ylabel: most("ylabel"), keys: most("keys") });
       });
       return true;

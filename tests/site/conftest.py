@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -159,3 +162,118 @@ def new_strict_page(browser: Browser) -> Iterator[Callable[..., StrictPage]]:
 def strict_page(new_strict_page: Callable[..., StrictPage], site_url: str) -> StrictPage:
     """One strict page on the served book, as a desktop reader in light mode sees it."""
     return new_strict_page(site_url, color_scheme="light", viewport={"width": 1280, "height": 900})
+
+
+# --- a small book to try the machinery on -----------------------------------------------------
+
+
+def notebook(
+    *sources: str, title: str = "A chapter", tags: dict[int, list[str]] | None = None
+) -> Any:
+    """A notebook, not yet executed: a title and one code cell per source.
+
+    ``tags`` maps the number of a code cell, from 1, to its tags.
+    """
+    import nbformat.v4 as v4
+
+    cells = [v4.new_markdown_cell(f"# {title}", id="title")]
+    for number, source in enumerate(sources, 1):
+        metadata = {"tags": tags[number]} if tags and number in tags else {}
+        cells.append(v4.new_code_cell(source, id=f"cell-{number}", metadata=metadata))
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(
+        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+
+
+class SmallBook:
+    """A book of two chapters and a ``lib`` in a folder of its own, for ``--root``."""
+
+    CONFIG = """\
+title: A small book
+only_build_toc_files: true
+sphinx:
+  config:
+    html_static_path: [assets]
+    html_css_files: [look.css]
+"""
+    TOC = """\
+format: jb-book
+root: index
+chapters:
+- file: chapters/first
+- file: chapters/second
+"""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def html(self) -> Path:
+        return self.root / "_build" / "html"
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+    def write_notebook(self, name: str, *sources: str, **options: Any) -> Path:
+        import nbformat
+
+        path = self.root / "chapters" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook(*sources, **options), path)
+        return path
+
+    def fill(self) -> SmallBook:
+        """Write the whole book; its vendored folder is empty and as pinned."""
+        import vendor
+
+        self.write("_config.yml", self.CONFIG)
+        self.write("_toc.yml", self.TOC)
+        self.write("index.md", "# A small book\n\nWelcome.\n")
+        self.write("requirements.txt", "numpy==2\n")
+        self.write("assets/look.css", "h1 { color: teal }\n")
+        self.write("lib/__init__.py", "def answer() -> int:\n    return 42\n")
+        self.write("site/vendor.json", '{"packages": []}\n')
+        self.write("nbval_sanitize.cfg", (ROOT / "nbval_sanitize.cfg").read_text("utf-8"))
+        manifest = {"key": vendor.key_of(self.root / "site" / "vendor.json"), "files": {}}
+        self.write("_build/vendor/manifest.json", json.dumps(manifest))
+        # no chapter of it draws: spare each test the listing of the machine's fonts
+        self.write("_build/matplotlib/fontlist-none.json", "{}")
+        self.write_notebook("first", "import lib\nprint('the answer is', lib.answer())", "6 * 7")
+        self.write_notebook("second", "print('second', 'chapter')", title="Another chapter")
+        return self
+
+    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the scripts in ``site`` on this book."""
+        command = [sys.executable, str(ROOT / "site" / script), "--root", str(self.root)]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture
+def small_book(tmp_path: Path) -> SmallBook:
+    """A small book, never built."""
+    return SmallBook(tmp_path / "book").fill()
+
+
+@pytest.fixture
+def one_chapter(small_book: SmallBook) -> SmallBook:
+    """The small book without its first chapter, where one notebook is enough."""
+    (small_book.root / "chapters" / "first.ipynb").unlink()
+    return small_book
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallBook, str]:
+    """A small book that was built once, and what the build printed; not to be changed."""
+    book = SmallBook(tmp_path_factory.mktemp("built") / "book").fill()
+    done = book.run("build.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return book, done.stdout + done.stderr
+
+
+@pytest.fixture
+def built_book(built_once: tuple[SmallBook, str], tmp_path: Path) -> SmallBook:
+    """A copy of the small book that was built once, to change at will."""
+    return SmallBook(Path(shutil.copytree(built_once[0].root, tmp_path / "book")))

@@ -181,8 +181,9 @@ class Panel:
         if place not in PLACES:
             raise ValueError(f"`label_at` must be one of {PLACES}, got {place!r}")
         if not isinstance(name, str) or not name or any(s.name == name for s in self.series):
-            raise ValueError(f"`name` must be a text that no other series of the panel has, "
-                             f"got {name!r}")
+            raise ValueError(
+                f"`name` must be a text that no other series of the panel has, got {name!r}"
+            )
         channels = {key: _array(values, key) for key, values in data.items()}
         lengths = {key: values.size for key, values in channels.items()}
         if len(set(lengths.values())) > 1:
@@ -288,7 +289,7 @@ def limits_over(panels: list[Panel], axis: str) -> tuple[float, float]:
         for key, values in s.channels.items()
         if key.startswith(axis)
     ]
-    flat = np.concatenate(data)
+    flat = np.concatenate([*data, np.empty(0)])  # hlines alone have no x
     flat = flat[np.isfinite(flat)]
     low, high = (flat.min(), flat.max()) if flat.size else (0.0, 1.0)
     low, high = _padded(first, axis, float(low), float(high), scale)
@@ -298,7 +299,7 @@ def limits_over(panels: list[Panel], axis: str) -> tuple[float, float]:
     if not low < high:
         raise ValueError(
             f"the given limit of `{axis}lim` must leave room for the data of panel "
-            f"{first.title!r}, got {given} with data from {flat.min():.4g} to {flat.max():.4g}"
+            f"{first.title!r}, got {given}, but in axis space they span {low:.4g} to {high:.4g}"
         )
     return low, high
 
@@ -314,7 +315,8 @@ def _padded(panel: Panel, axis: str, low: float, high: float, scale: str) -> tup
             low, high = min(low, 0.0), max(high, 0.0)
             span = (high - low) or 1.0
         pad = 0.05 * span
-        return (low if from_zero and low == 0 else low - pad), high + pad
+        headroom = 3 * pad if any(s.label_at == "peak" for s in panel.series) else pad
+        return (low if from_zero and low == 0 else low - pad), high + headroom
     if "bars" in kinds:
         widths = [
             spacing(to_axis(s.channels["x"], scale)) for s in panel.series if s.kind == "bars"

@@ -89,10 +89,18 @@ def _draw_panel(
     if ends:
         style.label_lines(ax, ends)
     if keys:
-        ax.legend(handles=keys, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=len(keys),
-                  borderaxespad=0.2, handlelength=1.1, columnspacing=1.2, handletextpad=0.5)
+        ax.legend(
+            handles=keys,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=len(keys),
+            borderaxespad=0.2,
+            handlelength=1.1,
+            columnspacing=1.2,
+            handletextpad=0.5,
+        )
     if panel.title:
-        ax.set_title(mathtext(panel.title), loc="left", pad=24 if keys else 8)
+        ax.set_title(mathtext(panel.title), loc="left", pad=21 if keys else 5)
 
 
 def _no_ticks() -> Any:
@@ -129,6 +137,14 @@ def _draw_series(ax: Axes, series: Series, panel: Panel, ylim: tuple[float, floa
     mark = ax.axvline(x[0], **rule)
     if series.label:
         place = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
-        ax.annotate(mathtext(series.label), (x[0], 1), (3, -3), va="top", color=color,
-                    annotation_clip=True, clip_on=True, **place)
+        ax.annotate(
+            mathtext(series.label),
+            (x[0], 1),
+            (3, -3),
+            va="top",
+            color=color,
+            annotation_clip=True,
+            clip_on=True,
+            **place,
+        )
     return mark

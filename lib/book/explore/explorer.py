@@ -212,9 +212,7 @@ class _Numbers:
     def spec(self) -> dict[str, Any]:
         """For the page."""
         panels = []
-        for panel, limits, arrays in zip(
-            self.first.panels, self.limits, self.arrays, strict=True
-        ):
+        for panel, limits, arrays in zip(self.first.panels, self.limits, self.arrays, strict=True):
             spec = {
                 name: getattr(panel, name)
                 for name in ("title", "xlabel", "ylabel", "xscale", "yscale", "width")
@@ -262,10 +260,9 @@ class _Frames:
         for values in points:
             fig, shown = self._drawn(values)
             readouts.append(shown)
-            _same_structure(
-                readout_structure(shown), readout_structure(readouts[0]), _say(values)
-            )
+            _same_structure(readout_structure(shown), readout_structure(readouts[0]), _say(values))
             self.light.append(_frame(fig))
+            fig.set_layout_engine("none")  # the dark frame lies exactly over the light one
             style.recolour(fig, dark=True)
             self.dark.append(_frame(fig))
             total += len(self.light[-1]) + len(self.dark[-1])
@@ -469,7 +466,10 @@ class Explorer:
 
 def _kernel_runs() -> bool:
     """Whether this is a Jupyter kernel with ipywidgets, so that widgets have someone to talk to."""
-    if importlib.util.find_spec("IPython") is None or importlib.util.find_spec("ipywidgets") is None:
+    if (
+        importlib.util.find_spec("IPython") is None
+        or importlib.util.find_spec("ipywidgets") is None
+    ):
         return False
     from IPython import get_ipython
 

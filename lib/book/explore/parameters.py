@@ -86,8 +86,8 @@ class Slider:
             return "d"
         if self.log:
             return ".3g"
-        step = (self.high - self.low) / (self.n - 1)
-        return f".{max(0, math.ceil(-math.log10(step)) + 1)}f"
+        # About a hundred different values over the whole slider.
+        return f".{max(0, math.ceil(1.7 - math.log10(self.high - self.low)))}f"
 
     @property
     def grid(self) -> list[Any]:
@@ -237,5 +237,5 @@ def corners(
             i = int(np.clip(np.searchsorted(axis, at, side="right") - 1, 0, len(axis) - 2))
             t = float(np.clip((at - axis[i]) / (axis[i + 1] - axis[i]), 0, 1))
             sides = [(j, w) for j, w in ((i, 1 - t), (i + 1, t)) if w > 0]
-        found = [((*index, j), weight * w) for index, weight in found for j, w in sides]
+        found = [((*index, j), v * w) for index, v in found for j, w in sides if v * w > 0]
     return found

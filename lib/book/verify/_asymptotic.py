@@ -258,6 +258,7 @@ def _rejections(
         if not fitted.holds(stated + shift) and not fitted.holds(stated - shift):
             return [words]
     subject.fail(
-        f"the stated {what} {list(default)[-1]} passes as well: the interval ± {fitted.half:.2g} is too wide",
+        f"the {what} {list(default)[-1]} passes as well: the interval ± {fitted.half:.2g} is too "
+        "wide for a check that can fail",
         CannotFail,
     )

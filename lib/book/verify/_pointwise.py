@@ -49,7 +49,7 @@ def numeric(
         ``draw(rng)`` returns a tuple of arguments (anything else counts as the only argument).
         None: the sides are constants and are compared once.
     n : int
-        Number of inputs.
+        Number of inputs, at least 2.
     rtol, atol : float
         Relative and absolute tolerance. A side that is 0 needs ``atol``.
     perturb : callable or mapping, optional
@@ -74,7 +74,7 @@ def numeric(
     """
     subject = Subject(label, "numeric", case)
     values.require_callable(lhs=lhs, rhs=rhs)
-    n = values.positive_int("n", n) if draw is not None else 1
+    n = values.positive_int("n", n, least=2) if draw is not None else 1
     inputs = values.draw_inputs(subject, draw, n, seed)
     first, last = inputs[0], inputs[-1]  # two inputs, so that a cache of results hides nothing
     names = require_different(subject, lhs, rhs, values.copied(first), values.copied(last), shared)
@@ -137,7 +137,7 @@ def gradient(
     """
     subject = Subject(label, "gradient", case)
     values.require_callable(f=f, closed_form=closed_form, draw=draw)
-    n = values.positive_int("n", n)
+    n = values.positive_int("n", n, least=2)
     inputs = values.draw_inputs(subject, draw, n, seed)
     derivative = _autograd(subject, f)
     first, last = inputs[0], inputs[-1]  # two inputs, so that a cache of results hides nothing
@@ -274,7 +274,7 @@ def _autograd(subject: Subject, f: Callable[..., Any]) -> Callable[..., Any]:
         ]
         if any(row is None for row in rows):
             subject.fail("`f` does not depend on its first argument, as far as autograd can see")
-        return torch.stack(rows).reshape(*value.shape, *x.shape)
+        return torch.stack(rows).reshape((*value.shape, *x.shape))
 
     return derivative
 

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from lib.book._publish import CHECK_MIME, show, text
-
-LABEL = re.compile(r"eq-[a-z0-9-]+")
+from lib.book._publish import CHECK_MIME, LABEL, show, text
 
 
 class CheckFailed(AssertionError):

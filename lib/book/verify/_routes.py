@@ -3,14 +3,15 @@
 Three questions, from the plainest to the subtlest: are they one object, do they consist of the
 same code over the same values, and do they call the same function of the project on the way? The
 last one is answered by watching one evaluation of each side (``sys.setprofile``). A function that
-only validates (returns nothing, a flag, a size, or one of its arguments unchanged) computes
-nothing and may be called by both.
+only validates or looks up (returns nothing, a flag, a size, or unchanged what it was given)
+computes nothing and may be called by both.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import numpy as np
 from lib.book.verify._record import SameRoute, Subject, join
 
 OWN_MACHINERY = ("lib.book",)
+Key = tuple[Any, ...]
 Shared = Sequence[str | Callable[..., Any]]
 
 
@@ -48,9 +50,13 @@ def require_different(
     allowed = {_name(item): _codes(item, left, right) for item in shared}
     home = {_module(left), _module(right)}
     seen_left, seen_right = Watch(home, allowed), Watch(home, allowed)
-    seen_left.run(left, left_args)
-    seen_right.run(right, right_args)
-    common = [name for code, name in seen_left.entered.items() if code in seen_right.entered]
+    try:
+        seen_left.run(left, left_args)
+        seen_right.run(right, right_args)
+    except Exception as error:
+        error.add_note(f"{subject.label}: while evaluating a side for the first time")
+        raise
+    common = [name for key, name in seen_left.entered.items() if key in seen_right.entered]
     if common:
         subject.fail(
             f"both sides call {join(sorted(set(common)))}, so an error in it would go unseen; "
@@ -70,7 +76,7 @@ class Watch:
 
     home: set[str]  # the modules in which the two sides are written
     allowed: dict[str, set[CodeType]]
-    entered: dict[CodeType, str] = field(default_factory=dict)
+    entered: dict[Key, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     _stack: list[tuple[str, list[Any] | None]] = field(default_factory=list)
     _muted: int = 0
@@ -98,7 +104,7 @@ class Watch:
                 return name, None
         if self._muted or not self._belongs(frame.f_globals.get("__name__", "")):
             return "", None
-        return "", list(frame.f_locals.values())  # only the arguments exist at this moment
+        return "", _arguments(frame)
 
     def _leave(self, frame: FrameType, name: str, args: list[Any] | None, result: Any) -> None:
         if name:
@@ -106,7 +112,7 @@ class Watch:
         elif args is not None and _computes(result, args):
             module = frame.f_globals.get("__name__", "")
             outermost = frame.f_code.co_qualname.split(".<locals>.<")[0]
-            self.entered[frame.f_code] = f"{module}.{outermost}"
+            self.entered[_key(frame)] = f"{module}.{outermost}"
 
     def _belongs(self, module: str) -> bool:
         if module.startswith(OWN_MACHINERY):
@@ -129,6 +135,22 @@ def visits(function: Callable[..., Any], args: tuple[Any, ...], modules: set[str
     finally:
         sys.setprofile(before)
     return not seen.isdisjoint(modules)
+
+
+def _key(frame: FrameType) -> Key:
+    """Tell functions apart by their code, and decorated ones also by what they wrap."""
+    code, seen = frame.f_code, frame.f_locals
+    return (code, *(id(seen[v]) for v in code.co_freevars if callable(seen.get(v))))
+
+
+def _arguments(frame: FrameType) -> list[Any]:
+    """Return the arguments of a call that begins, and what objects among them hold."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    args = [frame.f_locals[v] for v in code.co_varnames[:count] if v in frame.f_locals]
+    held = [value for arg in args for value in getattr(arg, "__dict__", {}).values()]
+    return args + held
 
 
 def _computes(result: Any, args: list[Any]) -> bool:

@@ -87,7 +87,9 @@ def symbolic(
     for words, change in changes.items():
         rejected.extend(_reject(subject, pairs, words, change, points))
     for words, formulas in (wrong or {}).items():
-        others = [right for _, right in _pairs(subject, [left for left, _ in pairs], formulas)]
+        others = _flat(formulas)
+        if len(others) != len(pairs):
+            raise ValueError(f"`wrong` must hold {len(pairs)} formulas {words}, got {len(others)}")
         replaced = [(left, other) for (left, _), other in zip(pairs, others, strict=True)]
         if all(_agree(left, other, points) for left, other in replaced):
             subject.fail(f"a right-hand side {words} passes as well", CannotFail)
@@ -139,6 +141,16 @@ def _pairs(subject: Subject, lhs: Any, rhs: Any) -> Iterator[tuple[Any, Any]]:
     yield left, right
 
 
+def _flat(side: Any) -> list[Any]:
+    """Return the expressions of a side that is one expression, a list of them or a matrix."""
+    import sympy as sp
+
+    if isinstance(side, (list, tuple)):
+        return [entry for item in side for entry in _flat(item)]
+    side = sp.sympify(side)
+    return list(side) if getattr(side, "is_Matrix", False) else [side]
+
+
 def _assumptions(expressions: Any) -> str:
     """Return what the symbols are assumed to be, in words."""
     import sympy as sp
@@ -178,10 +190,20 @@ def _steps() -> list[Callable[[Any], Any]]:
         lambda e: sp.simplify(sp.expand(sp.powdenest(sp.expand_power_exp(e)))),
         lambda e: sp.simplify(e.rewrite(sp.exp)),
         lambda e: sp.simplify(sp.gammasimp(e.rewrite(sp.gamma))),
+        _through_exp,
         lambda e: sp.radsimp(sp.together(e)),
         sp.trigsimp,
         sp.factor,
     ]
+
+
+def _through_exp(expression: Any) -> Any:
+    """A real number is 0 if its exponential is 1, which undoes logarithms of sums."""
+    import sympy as sp
+
+    if not expression.is_real:
+        return expression
+    return sp.simplify(sp.expand(sp.numer(sp.together(sp.exp(expression) - 1))))
 
 
 def vanishes(expression: Any) -> bool:

@@ -63,7 +63,10 @@ def _same_input(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     if len(a) != len(b):
         return False
     for x, y in zip(a, b, strict=True):
-        x, y = np.asarray(detached(x)), np.asarray(detached(y))
+        try:
+            x, y = np.asarray(detached(x)), np.asarray(detached(y))
+        except ValueError:  # a ragged list: no array, and no reason to think them equal
+            return False
         if x.shape != y.shape or x.dtype != y.dtype or not np.all(x == y):
             return False
     return True
