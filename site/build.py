@@ -30,7 +30,11 @@ import vendor
 ROOT = Path(__file__).resolve().parents[1]
 # what has no part in the pages: other tools' folders, and the tests
 LEFT_OUT = {"__pycache__", "_build", "benchmarks", "node_modules", "tests"}
-_JUPYTER_BOOK = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+# Jupyter Book has no `python -m`; for rfc3987_syntax see site/executor.py
+_JUPYTER_BOOK = (
+    "import sys; sys.modules['rfc3987_syntax'] = None;"
+    "from jupyter_book.cli.main import main; sys.exit(main())"
+)
 
 
 class BuildError(RuntimeError):

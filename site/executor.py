@@ -31,6 +31,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from progress import Progress
 
+# jsonschema would compile the grammar of a URI format that no notebook uses: two seconds in every
+# process that reads one
+sys.modules.setdefault("rfc3987_syntax", None)
+
 if TYPE_CHECKING:
     from jupyter_cache.base import JupyterCacheAbstract
     from nbformat import NotebookNode

@@ -282,7 +282,7 @@ def _divergence_from_uniform(rows: Floats, scale: Floats, log_total: Floats) -> 
     visible = rows > -np.inf
     small_scale = np.where(near, scale, 0.0)[..., None]
     below = np.where(visible, rows.max(axis=-1, keepdims=True) - rows, 0.0)
-    t = np.where(near, fall, 0.0)[..., None] - small_scale * below
+    t = np.where(near, fall, 0.0)[..., None] - _times(small_scale, below)
     excess = np.where(visible, _exp_beyond_line(t), 0.0)
     return np.where(near, np.log1p(excess.sum(axis=-1) / visible.sum(axis=-1)), direct)[()]
 

@@ -137,7 +137,7 @@ def visible_keys(mask: Mask, queries: int, keys: int) -> Tensor:
         mask, _ = _checked_mask(mask, (*lead, queries, keys), mask.device)
         return _count(mask, keys).expand(*lead, queries)
     _checked_mask(mask, (queries, keys), torch.device("cpu"))
-    return torch.arange(keys - queries + 1, keys + 1)
+    return _causal_count(queries, keys, torch.device("cpu"))
 
 
 # --- scale ---------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def _log_n_factor(
         return slope * math.log(keys) if keys > 1 else 1.0
     # One visible key has weight 1 at any scale; 1 rather than log 1 = 0 keeps 0 · -inf out of it.
     compute = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.where(seen == 1, 1.0, slope * torch.log(seen.to(compute)))
+    return (slope * torch.log(seen.to(compute))).masked_fill_(seen == 1, 1.0)
 
 
 def _seen(
@@ -178,8 +178,12 @@ def _seen(
     if mask is not None:
         return _count(mask, keys)
     if causal and q.shape[-2] > 1:
-        return torch.arange(keys - q.shape[-2] + 1, keys + 1, device=q.device)
+        return _causal_count(q.shape[-2], keys, q.device)
     return None
+
+
+def _causal_count(queries: int, keys: int, device: torch.device) -> Tensor:
+    return torch.arange(keys - queries + 1, keys + 1, device=device)
 
 
 def _count(mask: Tensor, keys: int) -> Tensor:

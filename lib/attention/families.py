@@ -18,17 +18,16 @@ exponential-like tails H tends to ψ(1) - ψ(1-α), α = λ_c/λ (Poisson-Dirich
 keeping scale grows is how fast I^{-1}(log n - H0) does: √log n for Gaussian scores, not at all for
 exponential ones, n^{1/a} where the scores have an upper edge.
 
-Corrections to common statements, found by the exact integrals: for a needle in noise the weight
-1/(1 + (n-1) exp(-λΔ + λ²σ²/2)) is a lower bound for E p (Jensen), so λ = Δ/σ² is the best scale
-only from the capacity exp(Δ²/2σ²) on; below it a larger λ does better. And a scale that keeps the
-needle's *weight* is not one that keeps the *entropy*: the rest of the weight spreads over ever
-more keys.
+Two things that the closed forms hide and the exact integrals show. For a needle in noise the weight
+1/(1 + (n-1) exp(-λΔ + λ²σ²/2)) is a lower bound for E p (Jensen), and λ = Δ/σ² the best scale of
+that bound: as long as the needle is likely to be the largest score, a larger λ does better. And a
+scale that keeps the needle's *weight* does not keep the *entropy*: the rest of the weight spreads
+over ever more keys.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +40,7 @@ from scipy.special import (
     expit,
     gammainc,
     gammaln,
+    log_ndtr,
     logsumexp,
     ndtri,
 )
@@ -106,7 +106,7 @@ class ScoreFamily(ABC):
         return self._each("entropy", n, scale)
 
     def participation(self, n: ArrayLike, scale: ArrayLike) -> Floats:
-        """E Σ p², exact: 1/n for uniform weights, 1 when one key has all; its inverse counts keys."""
+        """E Σ p², exact: 1/n for uniform weights, 1 when one key has all the weight."""
         return self._each("participation", n, scale)
 
     def keeping_scale(self, n: ArrayLike, target: float) -> Floats:
@@ -213,7 +213,11 @@ class IidFamily(ScoreFamily):
             return (np.log(n) - target) / (self.typical_maximum(n) - self.tilted_mean(0.0))
 
     def _expectations(self, n: float, scale: float) -> quenched.Expectations:
-        return quenched.expectations(self.quantile, n, scale)
+        return quenched.expectations(self._moved_quantile, n, scale)
+
+    def _moved_quantile(self, log_odds: Floats) -> Floats:
+        """The quantile from an origin that keeps its digits among the largest scores."""
+        return self.quantile(log_odds)
 
     def _scale_with_divergence(self, loss: float) -> float:
         if loss <= 0:
@@ -322,12 +326,15 @@ class BoundedEdge(IidFamily):
     def quantile(self, log_odds: ArrayLike) -> Floats:
         return -np.expm1(-np.logaddexp(0.0, log_odds) / self.edge)
 
+    def _moved_quantile(self, log_odds: Floats) -> Floats:
+        return -np.exp(-np.logaddexp(0.0, log_odds) / self.edge)  # s - 1
+
     def log_mgf(self, scale: ArrayLike) -> Floats:
         """λ + log E e^{-λx}, E e^{-λx} = Γ(a+1) λ^{-a} P(a, λ)."""
         a, lam = self.edge, _checked_scale(scale)
         with np.errstate(divide="ignore", invalid="ignore"):
             value = lam + gammaln(a + 1) - a * np.log(lam) + np.log(gammainc(a, lam))
-        return np.where(lam < 1e-8, lam * a / (a + 1) * 0 + lam / (a + 1), value)[()]
+        return np.where(lam < 1e-8, lam / (a + 1), value)[()]
 
     def tilted_mean(self, scale: ArrayLike) -> Floats:
         """1 - a P(a+1, λ) / (λ P(a, λ))."""
@@ -355,13 +362,18 @@ class Sphere(IidFamily):
         check.whole(self.d, "d", at_least=2)
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
-        x = check.generator(rng).normal(size=(*_shape(n, rows), self.d))
-        return self.d * x[..., 0] / np.linalg.norm(x, axis=-1)
+        # One coordinate of a Gaussian vector and the squared length of all others.
+        along = check.generator(rng).normal(size=_shape(n, rows))
+        across = rng.chisquare(self.d - 1, size=along.shape)
+        return self.d * along / np.sqrt(along**2 + across)
 
     def quantile(self, log_odds: ArrayLike) -> Floats:
-        v = np.asarray(log_odds, dtype=float)
-        tail = betaincinv((self.d - 1) / 2, (self.d - 1) / 2, expit(-np.abs(v)))  # (1 - cos θ) / 2
-        return self.d * np.copysign(1 - 2 * tail, v)
+        return self.d + self._moved_quantile(np.asarray(log_odds, dtype=float))
+
+    def _moved_quantile(self, log_odds: Floats) -> Floats:
+        half = (self.d - 1) / 2  # (1 - cos θ)/2 has a symmetric beta law; take the small tail
+        tail = betaincinv(half, half, expit(-np.abs(log_odds)))
+        return -2 * self.d * np.where(log_odds > 0, tail, 1 - tail)  # s - d
 
     def log_mgf(self, scale: ArrayLike) -> Floats:
         return sphere.log_mgf(_checked_scale(scale) * self.d, self.d)
@@ -411,7 +423,7 @@ class FiniteVocabulary(IidFamily):
         return (weights @ self.values / weights.sum(axis=-1))[()]
 
     def least_entropy(self, n: ArrayLike) -> Floats:
-        """E log(keys that share the largest score), the limit of E H as λ → ∞; about log(n/types)."""
+        """E log(keys that share the largest score): E H as λ → ∞, about log(n/types)."""
         n = check.counts(n, "n")
         return np.vectorize(self._least_entropy, otypes=[float])(n)[()]
 
@@ -454,7 +466,7 @@ class _Planted(ScoreFamily):
         return self._each("planted_weight", n, scale)
 
     def focus_law(self, n: ArrayLike, scale: ArrayLike) -> Floats:
-        """1 / (1 + (n-1) e^{-λΔ + λ²σ²/2}): a lower bound of E p, tight below λ_c = √(2 log n)/σ."""
+        """1 / (1 + (n-1) e^{-λΔ + λ²σ²/2}): a lower bound of E p, tight for λ < √(2 log n)/σ."""
         n, scale = _checked_point(n, scale)
         return expit(-self._log_rest(n, scale))[()]
 
@@ -502,9 +514,10 @@ class _Planted(ScoreFamily):
         return others - scale * self.delta + 0.5 * (scale * self.sigma) ** 2
 
     def _expectations(self, n: float, scale: float) -> quenched.Expectations:
-        return quenched.expectations(
-            lambda v: self.sigma * _normal_quantile(v), n, scale, planted=self.delta
-        )
+        return quenched.expectations(self._noise_quantile, n, scale, planted=self.delta)
+
+    def _noise_quantile(self, log_odds: Floats) -> Floats:
+        return self.sigma * _normal_quantile(log_odds)
 
 
 @dataclass(frozen=True)
@@ -519,9 +532,7 @@ class Gap(_Planted):
     def _expectations(self, n: float, scale: float) -> quenched.Expectations:
         p = float(self.focus_law(n, scale))
         rest = (1 - p) ** 2 / (n - 1) if n > 1 else 0.0
-        log_total = float(np.logaddexp(0.0, self._log_rest(np.float64(n), scale))) + scale * self.delta
-        entropy = float(self.entropy_law(n, scale))
-        return quenched.Expectations(entropy, p**2 + rest, p, log_total)
+        return quenched.Expectations(float(self.entropy_law(n, scale)), p**2 + rest, p)
 
 
 @dataclass(frozen=True)
@@ -544,8 +555,16 @@ class NeedleInNoise(_Planted):
 
     @property
     def best_scale(self) -> float:
-        """Δ/σ², at which :meth:`focus_law` is largest; from the capacity on the best of all."""
+        """Δ/σ², at which :meth:`focus_law` is largest (E p itself may be larger further up)."""
         return self.delta / self.sigma**2
+
+    def focus_at_infinite_scale(self, n: ArrayLike) -> Floats:
+        """Φ(Δ/σ)^{n-1}: the probability that the needle has the largest score.
+
+        It falls to 1/2 at about √(2π) log 2 · Δ/σ times the capacity.
+        """
+        n = check.counts(n, "n")
+        return np.exp((n - 1) * log_ndtr(self.delta / self.sigma))[()]
 
 
 def table() -> tuple[ScoreFamily, ...]:

@@ -19,6 +19,7 @@ tails are exponential and the trapezoidal rule converges faster than any power o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,10 @@ from lib.attention._validation import Floats
 # Log-odds beyond which nothing matters: tails of 1e-20 below, of 1e-30 above (the largest score
 # among n = 1e12 keys is seen down to a probability of 1e-18).
 LOWEST, HIGHEST = -45.0, 70.0
-MOST_NODES = 40_000
+# Steps of the grids. Both integrands contain exp(-e^x), for which the trapezoidal rule with step h
+# errs by about exp(-π²/h): below 1e-11 at these, in units of the width over which they change.
+COARSEST_STEP, STEP, Y_STEP = 0.2, 0.4, 0.35
+FINEST = 6  # halvings of the coarsest step
 
 
 class Expectations(NamedTuple):
@@ -39,7 +43,6 @@ class Expectations(NamedTuple):
     entropy: float
     participation: float  # E Σ p², between 1/n and 1
     planted_weight: float  # E p of the planted key; 0 without one
-    log_total: float  # E log Z
 
 
 class _Scores(NamedTuple):
@@ -59,7 +62,8 @@ def expectations(
     Parameters
     ----------
     quantile : callable
-        Score as a smooth function of the log-odds of its rank.
+        Score as a smooth function of the log-odds of its rank. Scores count from any origin; near
+        an upper edge they need it there, or neighbours of many keys round to one number.
     n : float
         Number of keys, the planted one included.
     scale : float
@@ -74,18 +78,23 @@ def expectations(
     """
     low, high = quantile(np.log(max(n, 2.0)) + np.array([-0.5, 0.5]))
     steepness = scale * float(high - low)  # how λs changes with the log of the rank, at the top
-    step = min(0.05, 0.4 / steepness) if steepness else 0.05
-    count = int((HIGHEST - LOWEST) / step) + 1
-    if count > MOST_NODES:
-        largest = scale * MOST_NODES / count
+    halvings = max(0, int(np.ceil(np.log2(max(COARSEST_STEP * steepness / STEP, 1.0)))))
+    if halvings > FINEST:
+        largest = 2**FINEST * STEP / (COARSEST_STEP * float(high - low))
         raise ValueError(
-            f"`scale` must be below about {largest:.3g} for n = {n:g} (beyond it one key has "
-            f"nearly all the weight), got {scale:g}"
+            f"`scale` must be below {largest:.3g} for n = {n:g} (beyond it one key has nearly "
+            f"all the weight), got {scale:g}"
         )
-    v, step = np.linspace(LOWEST, HIGHEST, count, retstep=True)
-    shares = step * expit(v) * expit(-v)
-    scores = _Scores(quantile(v), shares, n - (planted is not None), planted)
+    values, shares = _grid(quantile, halvings)
+    scores = _Scores(values, shares, n - (planted is not None), planted)
     return _expectations(scores, scale, max(1.0, 0.5 * steepness))
+
+
+@lru_cache(maxsize=64)  # some quantiles (the sphere's) cost more than the integrals
+def _grid(quantile: Callable[[Floats], Floats], halvings: int) -> tuple[Floats, Floats]:
+    step = COARSEST_STEP / 2**halvings
+    v = np.arange(LOWEST, HIGHEST, step)
+    return quantile(v), step * expit(v) * expit(-v)
 
 
 def discrete_expectations(values: Floats, shares: Floats, n: float, scale: float) -> Expectations:
@@ -94,29 +103,27 @@ def discrete_expectations(values: Floats, shares: Floats, n: float, scale: float
 
 
 def _expectations(scores: _Scores, scale: float, width: float) -> Expectations:
-    """The integrals over y, by the trapezoidal rule with step 0.2 of the distribution's `width`."""
+    """The integrals over y, by the trapezoidal rule in steps of the distribution's `width`."""
     keys = scores.n + (scores.planted is not None)
-    if scale == 0:
-        weight = float(scores.planted is not None) / keys
-        return Expectations(float(np.log(keys)), 1 / keys, weight, float(np.log(keys)))
+    if scale == 0 or keys == 1:
+        return Expectations(float(np.log(keys)), 1 / keys, (keys - scores.n) / keys)
     low, high = _support(scores, scale)
-    y, step = np.linspace(low, high, int((high - low) / (0.2 * width)) + 8, retstep=True)
+    y, step = np.linspace(low, high, int((high - low) / (Y_STEP * width)) + 8, retstep=True)
     rows = max(1, 1_000_000 // scores.values.size)
     parts = [_integrands(scores, scale, y[i : i + rows]) for i in range(0, y.size, rows)]
     below, mean, squares, planted = np.concatenate(parts, axis=-1)
     above = 1.0 - below
     log_total = low + step * (above.sum() - 0.5 * (above[0] + above[-1])) - np.euler_gamma
     entropy = log_total - scale * step * mean.sum()
-    return Expectations(
-        *(float(x) for x in (entropy, step * squares.sum(), step * planted.sum(), log_total))
-    )
+    return Expectations(float(entropy), float(step * squares.sum()), float(step * planted.sum()))
 
 
 def _integrands(scores: _Scores, scale: float, y: Floats) -> Floats:
     """P(log Z + Gumbel <= y), and the integrands of E Σ p s, E Σ p² and E p of the planted key."""
     w = _weight(scale * scores.values - y[:, None])  # (y, values)
-    log_phi = _log_phi(w, scores.shares)
-    one = w * np.exp(-w)
+    lost = np.expm1(-w)
+    log_phi = _log_phi(-lost @ scores.shares)
+    one = w * (1.0 + lost)  # w exp(-w)
     others = scores.n * np.exp((scores.n - 1) * log_phi) if scores.n > 1 else scores.n
     first = (one @ (scores.values * scores.shares)) * others
     second = ((one * w) @ scores.shares) * others
@@ -135,11 +142,9 @@ def _weight(exponent: Floats) -> Floats:
     return np.exp(np.minimum(exponent, 300.0))
 
 
-def _log_phi(w: Floats, shares: Floats) -> Floats:
-    """log E exp(-w), with the digits of 1 - φ where φ is close to 1."""
-    lost = -np.expm1(-w) @ shares
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(lost < 0.5, np.log1p(-lost), np.log(np.exp(-w) @ shares))
+def _log_phi(lost: Floats) -> Floats:
+    """log φ from 1 - φ, which rounding may leave at 1 or a little above."""
+    return np.log1p(-np.minimum(lost, 1 - 1e-16))
 
 
 def _support(scores: _Scores, scale: float) -> tuple[float, float]:

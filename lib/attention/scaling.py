@@ -30,6 +30,11 @@ DEFAULT_LENGTH = 512
 # exp of this is the largest float, to within rounding.
 LARGEST_LOG = 709.78
 
+TOO_CLOSE = (
+    "`scores` differ by so little, at all or beside their range, that the scale for `target` is "
+    "beyond the largest float"
+)
+
 Scale = float | Callable[[int], float]
 
 
@@ -99,8 +104,8 @@ def scale_for_entropy(scores: ArrayLike, target: ArrayLike, axis: int = -1) -> F
     target : array_like
         Entropy in nats, broadcast against the rows. It must lie strictly between log m, with m
         the number of keys that share the largest score, and log n. The two ends themselves give
-        the limits: λ = 0 at log n, λ = inf at log m (ends are taken with a slack of 1e-12, so
-        that an entropy with rounding error is still found).
+        the limits: λ = 0 at log n, λ = inf at log m; so does a target beyond them by no more than
+        1e-12, which an entropy with rounding error may be.
     axis : int, default=-1
         The keys' axis.
 
@@ -132,8 +137,9 @@ def scale_for_entropy(scores: ArrayLike, target: ArrayLike, axis: int = -1) -> F
     lowest, highest = _ends(flat)
     _refuse_unreachable(wanted, lowest, highest, shape)
 
-    scale = np.where(wanted >= highest, 0.0, np.inf)
-    inside = np.flatnonzero((wanted < highest) & (wanted > lowest))
+    at_highest, at_lowest = _at_ends(wanted, lowest, highest)
+    scale = np.where(at_highest, 0.0, np.inf)
+    inside = np.flatnonzero(~(at_highest | at_lowest))
     if inside.size:
         unit, exponent = _unit_scores(flat[inside])
         found = _solve_falling(
@@ -162,9 +168,10 @@ def scale_for_mean_entropy(scores: ArrayLike, target: float, axis: int = -1) -> 
     flat = rows.reshape(-1, rows.shape[-1])
     lowest, highest = (end.mean(keepdims=True) for end in _ends(flat))
     _refuse_unreachable(wanted, lowest, highest, ())
-    if wanted >= highest:
+    at_highest, at_lowest = _at_ends(wanted, lowest, highest)
+    if at_highest:
         return 0.0
-    if wanted <= lowest:
+    if at_lowest:
         return float("inf")
     unit, exponent = _unit_scores(flat, together=True)
 
@@ -343,6 +350,11 @@ def _ends(rows: Floats) -> tuple[Floats, Floats]:
     return np.log(ties), log_visible(rows)
 
 
+def _at_ends(target: Floats, lowest: Floats, highest: Floats) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a target is one of the ends, to within a few roundings of its size."""
+    return target >= highest * (1 - 1e-15), target <= lowest * (1 + 1e-15)
+
+
 def _refuse_unreachable(
     target: Floats, lowest: Floats, highest: Floats, shape: tuple[int, ...]
 ) -> None:
@@ -367,6 +379,8 @@ def _unit_scores(rows: Floats, together: bool = False) -> tuple[Floats, np.ndarr
     half = rows / 2
     drop = half.max(axis=-1, keepdims=True) - half
     widest = np.where(np.isfinite(drop), drop, 0.0).max(axis=None if together else -1)
+    if (widest == 0).any():  # the halves of the two smallest floats are equal
+        raise ValueError(TOO_CLOSE)
     exponent = np.frexp(widest)[1]
     return -np.ldexp(drop, -exponent[..., None]), exponent + 1
 
@@ -375,10 +389,7 @@ def _undo_unit(lam: Floats, exponent: np.ndarray) -> Floats:
     with np.errstate(over="ignore"):
         scale = np.ldexp(lam, -exponent)
     if (lam >= 1e308).any() or np.isinf(scale).any():
-        raise ValueError(
-            "`scores` differ by so little beside their range, or at all, that the scale for "
-            "`target` is beyond the largest float"
-        )
+        raise ValueError(TOO_CLOSE)
     return scale
 
 

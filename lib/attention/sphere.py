@@ -5,7 +5,8 @@ replaces sums over keys by n times an expectation; https://kexue.fm/archives/769
 With θ the angle between a fixed direction and a uniform one in R^d,
 
     density        Γ(d/2) / (Γ((d-1)/2) √π) · sin^{d-2} θ
-    entropy        H ≈ log n + h(d, λ),   h = log E e^{λ d cos θ} - λ d E[cos θ e^{λ d cos θ}] / E[…]
+    entropy        H ≈ log n + h(d, λ),   h = log M - λ d E[cos θ e^{λ d cos θ}] / M,
+                   M = E e^{λ d cos θ}
     large d        h / d → -½ log(λ / c),   c = (√(1 + 4λ²) - 1) / (2λ)
 
 so -h is the KL divergence of the von Mises-Fisher law with concentration λd from the uniform one.

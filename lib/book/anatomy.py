@@ -6,7 +6,6 @@ Like :mod:`lib.book.records` this reads stored notebooks only and needs no Jupyt
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,8 +28,8 @@ CARD_CLASS = "book-card-article"
 IGNORED_SHARE = 0.15  # of the code cells, whose output is not compared
 
 ABSOLUTE = re.compile(
-    r"(?:file://\S+|(?<![\w.:/~\\)-])/(?:home|root|tmp|work|usr|var|opt|mnt|Users|private|srv)/\S+"
-    r"|\b[A-Za-z]:\\\\?(?:Users|Windows|Program)\S*)"
+    r"(?:file://\S+|(?<![\w.:/~\\)-])/(?:home|root|tmp|usr|var|opt|mnt|Users|private|srv)/\S+"
+    r"|\b[A-Za-z]:\\{1,2}(?:Users|Windows|Program)\S*)"
 )
 HEAVY_TAG = re.compile(
     r"<(book-(?:explorer|figure|measured))\b(?P<attributes>[^>]*)>(?P<inside>.*?)</\1>", re.DOTALL
@@ -127,9 +126,24 @@ def _marked(cell: Mapping[str, Any], marks: tuple[str, str]) -> bool:
     )
 
 
+def _strings(stored: Any) -> Iterator[str]:
+    """Return every text in a piece of JSON, keys left out."""
+    if isinstance(stored, str):
+        yield stored
+    elif isinstance(stored, Mapping):
+        for value in stored.values():
+            yield from _strings(value)
+    elif isinstance(stored, list):
+        if all(isinstance(line, str) for line in stored):
+            yield "".join(stored)
+        else:
+            for value in stored:
+                yield from _strings(value)
+
+
 def _problems_of_cell(cell: Mapping[str, Any]) -> Iterator[str]:
     outputs = cell.get("outputs", [])
-    written = text_of(cell.get("source")) + json.dumps(outputs, ensure_ascii=False)
+    written = "\n".join([text_of(cell.get("source")), *_strings(outputs)])
     for path in dict.fromkeys(ABSOLUTE.findall(written)):
         yield f"an absolute path: {path[:60]}"
     if cell.get("cell_type") != "code":

@@ -146,7 +146,7 @@ def _settings() -> dict[str, Any]:
         "axes.titlepad": 5,
         "axes.labelsize": FONT_SIZE,
         "axes.labelcolor": soft,
-        "axes.labelpad": 1.5,
+        "axes.labelpad": 3,
         "axes.edgecolor": soft,
         "axes.linewidth": 0.6,
         "axes.facecolor": "none",
@@ -515,7 +515,10 @@ def figure_html(fig: Figure, *, title: str, alt: str, caption: str) -> str:
         raise ValueError("`fig` must hold at least one axes, got an empty figure")
     from lib.book.svg import svg
 
-    card = "display:block;background:var(--book-figure-card,#fffdf8);color:var(--book-ink,#1f2328)"
+    card = (
+        "display:block;padding:var(--book-figure-pad,12px);color:var(--book-ink,#1f2328);"
+        "background:var(--book-figure-card,#fffdf8)"
+    )
     return (
         f'<book-figure style="{card}"><figure style="margin:0">'
         f'<div role="img" aria-label="{html.escape(alt)}">{svg(fig)}</div>'

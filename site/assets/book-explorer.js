@@ -853,6 +853,7 @@
       this.app.append(this.buildReadouts(), this.picture, this.buildControls(), this.live);
       this.append(this.app);
       this.classList.add("bx-ready");
+      this.view.resize();
       this.refresh();
       this.describe();
       this.observe();
@@ -904,7 +905,8 @@
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme);
       this.calm = matchMedia("(prefers-reduced-motion: reduce)");
       this.calm.addEventListener("change", () => this.pause());
-      document.fonts?.ready.then(() => {
+      // The room for labels was measured in whatever font was there at first.
+      document.fonts?.addEventListener("loadingdone", () => {
         if (this.view.relayout()) this.refresh();
       });
     }
@@ -919,7 +921,6 @@
     }
 
     refresh() {
-      this.view.resize();
       const corners = cornersOf(this.controls);
       this.view.draw(corners);
       for (const { spec, node, array } of this.readouts) {

@@ -100,11 +100,13 @@ def test_a_clean_notebook_is_clean() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/home/reader/x.py", "/tmp/plot.svg", "file:///book/index.html", r"C:\Users\x"]
+    "path", ["/home/reader/x.py", "/var/plots/one.svg", "file:///book/index.html", r"C:\Users\x"]
 )
 def test_an_absolute_path_is_reported(path: str) -> None:
     assert "an absolute path" in hygiene(cell(f"open({path!r})"))[0]
-    stream = {"output_type": "stream", "name": "stdout", "text": f"saved to {path}\n"}
+    stream = {"output_type": "stream", "name": "stdout", "text": f"saved to\n{path}\n"}
+    assert "an absolute path" in hygiene(cell("save()", stream))[0]
+    stream["text"] = ["saved to\n", f"{path}\n"]
     assert "an absolute path" in hygiene(cell("save()", stream))[0]
 
 

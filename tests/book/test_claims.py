@@ -165,6 +165,25 @@ def test_the_bootstrap_covers_nearly_95_per_cent() -> None:
     assert 0.85 < np.mean(covered) <= 1.0
 
 
+def test_the_exact_intervals_hold_what_the_exact_tests_do_not_reject() -> None:
+    """Duality with SciPy's tests, just inside and just outside of either end."""
+    values = np.random.default_rng(3).normal(size=10)
+
+    def sign_test(centre: float) -> float:
+        return stats.binomtest(int(np.sum(values > centre)), len(values)).pvalue
+
+    def rank_test(centre: float) -> float:
+        return stats.wilcoxon(values - centre, method="exact").pvalue
+
+    for interval, test in (
+        (intervals.sign_interval, sign_test),
+        (intervals.signed_rank_interval, rank_test),
+    ):
+        found = interval(values, 0.95)
+        assert min(test(found.low + 1e-9), test(found.high - 1e-9)) > 0.05
+        assert max(test(found.low - 1e-9), test(found.high + 1e-9)) <= 0.05
+
+
 def test_welch_agrees_with_scipy() -> None:
     found, _ = intervals.welch_interval(HIGH, LOW * 2, 0.95)
     oracle = stats.ttest_ind(HIGH, LOW * 2, equal_var=False).confidence_interval(0.95)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import math
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.book.explore import Choice, Curves, Panel, Readout, Slider, explore
+from lib.book.explore import Choice, Curves, Explorer, Panel, Readout, Slider, explore
 from lib.book.explore import text as words
 from lib.book.explore.curves import limits_over, to_axis
 from lib.book.explore.parameters import corners
@@ -32,7 +33,15 @@ def power_alt(a: float) -> str:
     return f"With exponent {a:.2f} the curve passes {0.5**a:.3f} in the middle."
 
 
-def power_explorer(**changes: object):
+@functools.cache
+def powers() -> Explorer:
+    """The plain explorer; made once, since a picture takes a while."""
+    return power_explorer(draw=power)
+
+
+def power_explorer(**changes: object) -> Explorer:
+    if not changes:
+        return powers()
     options = {
         "draw": power,
         "parameters": {"a": Slider("exponent *a*", 1, 3, n=5, start=1.7)},
@@ -544,7 +553,7 @@ def test_kernel_view_has_a_control_of_each_kind_and_stays_in_range():
 
 
 def test_same_values_give_the_same_picture_byte_for_byte():
-    assert power_explorer().still(a=1.3) == power_explorer().still(a=1.3)
+    assert powers().still(a=1.3) == power_explorer(draw=power).still(a=1.3)
 
 
 @pytest.mark.parametrize("kind", ["line", "dashed", "points", "bars", "area", "band"])

@@ -74,6 +74,17 @@ def test_a_wrong_limit_fails(off: float) -> None:
         verify.asymptotic("eq-euler", lambda n: (1 + 1 / n) ** n, SIZES, limit=np.e * off)
 
 
+def test_a_limit_approached_at_two_speeds_lies_in_the_widened_interval() -> None:
+    """One power is fitted, two are there: the interval must know that early sizes mislead."""
+
+    def two_speeds(n: int) -> float:
+        return 1 + 1 / np.sqrt(n) + 3 / n
+
+    sizes = [2**k for k in range(2, 14)]
+    record = verify.asymptotic("eq-two", two_speeds, sizes, limit=1.0)
+    assert record.data["perturbation_rejected"] is True
+
+
 def test_a_limit_at_zero_is_approached_from_falling_sizes() -> None:
     verify.asymptotic("eq-sinc", lambda h: np.sin(h) / h, STEPS, limit=1.0)
     with pytest.raises(verify.CheckFailed, match="eq-sinc"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,9 @@ def test_all_rooms_are_there_in_order(notebook: Path) -> None:
 def test_the_stored_notebook_is_fit_to_be_compared(notebook: Path) -> None:
     """No absolute path, stderr, widget state or payload; few cells that are not compared."""
     assert anatomy.hygiene_problems(notebook) == []
+
+
+def test_no_path_of_the_machine_that_executed_it_is_stored(notebook: Path) -> None:
+    stored = notebook.read_text(encoding="utf-8")
+    places = [ROOT, Path.home(), Path(sys.prefix), Path(tempfile.gettempdir())]
+    assert [str(place) for place in places if f"{place}/" in stored] == []

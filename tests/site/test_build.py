@@ -17,7 +17,7 @@ import executor
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import SmallBook
+    from books import SmallBook
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 from progress import Progress
 
 if TYPE_CHECKING:
-    from conftest import SmallBook
+    from books import SmallBook
 
 ROOT = Path(__file__).resolve().parents[2]
 

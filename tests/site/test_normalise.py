@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 if TYPE_CHECKING:
-    from conftest import SmallBook
+    from books import SmallBook
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = normalise.read_rules(ROOT / "nbval_sanitize.cfg")

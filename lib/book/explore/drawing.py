@@ -76,7 +76,10 @@ def _draw_panel(
             texts = [mathtext(text) for text in ticks.values()]
             getattr(ax, f"set_{axis}ticks")(list(ticks), texts)
             getattr(ax, f"{axis}axis").set_minor_locator(_no_ticks())
+        elif scale == "log" and np.log10(limits[1] / limits[0]) > 1.4:
+            getattr(ax, f"{axis}axis").set_minor_locator(_no_ticks())
         elif scale == "log2":
+            getattr(ax, f"{axis}axis").set_minor_locator(_no_ticks())
             getattr(ax, f"{axis}axis").set_major_formatter("{x:g}")
     ax.set_xlabel(mathtext(panel.xlabel))
     ax.set_ylabel(mathtext(panel.ylabel))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_000_000
 STILL_DPI = 140  # of the start picture, which is also what gets printed
+STILL_WIDTH = 105  # CSS pixels per inch
 FRAME_DPI = 150
 
 
@@ -434,13 +435,15 @@ class Explorer:
 
     def _html(self) -> str:
         alt = html.escape(self.alt(**self.start))
-        picture = data_uri(webp(self.still(**self.start)), "image/webp")
+        still = self.still(**self.start)
+        picture = data_uri(webp(still), "image/webp")
+        width = int.from_bytes(still[16:20]) * STILL_WIDTH // STILL_DPI  # from the PNG's header
         # "<" is written as an escape, so that no text can end the script element.
         data = json.dumps(self.payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         data = data.replace("<", "\\u003c")
         return (
             f'<book-explorer><figure class="book-explorer-still">'
-            f'<img src="{picture}" alt="{alt}" style="max-width:100%">'
+            f'<img src="{picture}" alt="{alt}" width="{width}" style="max-width:100%">'
             f"<figcaption><strong>{html.escape(text.plain(self.title))}.</strong> {alt}"
             f'</figcaption></figure><script type="application/json">{data}</script>'
             f"</book-explorer>"

@@ -41,8 +41,8 @@ def asymptotic(
 
     ``limit=L``: the values must approach ``L`` as ``L + C · size**(-rate)`` at the last of the
     sizes' ends (infinity for growing sizes, 0 for falling ones). The interval is that of the
-    extrapolated value, widened by how much it moves when the first third of the sizes is left
-    out, and by ``tolerance``.
+    value extrapolated from the last two thirds of the sizes, widened by how much the first third
+    would move it, and by ``tolerance``.
 
     The power is shown by an order that is off by 0.25 either way, or a limit that is off by 1 %
     (10 %, if the interval is wider than that), which must fall outside.
@@ -208,10 +208,9 @@ def _extrapolated(
         coefficients, half = _least_squares(design, y, confidence)
         return Interval(coefficients[0], half[0])
 
-    whole = fit(x, y)
-    late = slice(len(x) // 3, None) if len(x) - len(x) // 3 >= 5 else slice(1, None)
-    moved = abs(fit(x[late], y[late]).centre - whole.centre) if len(x) > 5 else 0.0
-    return whole.widened(moved)
+    first = min(len(x) // 3, len(x) - 5)  # three numbers are fitted: keep five sizes at least
+    whole, late = fit(x, y), fit(x[first:], y[first:])
+    return late.widened(abs(late.centre - whole.centre))
 
 
 def _residual(design: np.ndarray, y: np.ndarray) -> float:
