@@ -442,7 +442,7 @@
       this.ends = fits ? ends : [];
       this.keyed = this.series.filter((s) => s.label && (s.labelAt === "key" ||
         (!fits && ends.includes(s))));
-      this.margin = Math.ceil(this.ends.length ? needed + 14 : 12);
+      this.margin = Math.ceil(this.ends.length ? 1.04 * needed + 14 : 12);
     }
 
     keyRows(measure) {

@@ -154,12 +154,13 @@ def run_all(page: Page) -> None:
 
 
 def picture(page: Page) -> bytes:
-    """The bytes of the picture that the first explorer shows now."""
+    """The bytes of the picture that the first explorer shows now; none while it changes."""
     image = page.locator(".jp-OutputArea img.widget-image, .jp-OutputArea .widget-image img").first
     image.scroll_into_view_if_needed()
     encoded = image.evaluate(
         """async image => {
-            const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+            const answer = await fetch(image.src).catch(() => null);
+            const bytes = new Uint8Array(answer ? await answer.arrayBuffer() : []);
             return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(''));
         }"""
     )
@@ -241,10 +242,10 @@ def test_the_first_explorer_of_a_chapter_answers_to_its_kernel(
     before = picture(page)
     press(page, "ArrowRight")
     deadline = time.monotonic() + 60
-    while picture(page) == before and time.monotonic() < deadline:
+    while (after := picture(page)) in (before, b"") and time.monotonic() < deadline:
         page.wait_for_timeout(100)
-    assert picture(page) != before
-    assert picture(page).startswith(b"\x89PNG")
+    assert after != before
+    assert after.startswith(b"\x89PNG")
     page.context.close()
 
 
