@@ -50,10 +50,17 @@ def as_scores(scores: ArrayLike, axis: int = -1, name: str = "scores") -> tuple[
     top = rows.max(axis=-1)  # one pass that NaN, +inf and rows without a visible key all show up in
     if not np.isfinite(top).all():
         _refuse_scores(rows, name)
-    with np.errstate(over="ignore"):
-        if np.isinf(top.max() - rows.min(where=np.isfinite(rows), initial=np.inf)):
-            raise ValueError(f"`{name}` must span less than the largest float, 1.8e308")
+    # Half the largest float either way is always safe; only beyond it look closer.
+    if top.max() > 8e307 or rows.min() < -8e307:
+        _refuse_overflowing_range(rows, name)
     return rows, axis
+
+
+def _refuse_overflowing_range(rows: Floats, name: str) -> None:
+    bottom = rows.min(axis=-1, where=np.isfinite(rows), initial=np.inf)
+    with np.errstate(over="ignore"):
+        if np.isinf(rows.max(axis=-1) - bottom).any():
+            raise ValueError(f"`{name}` must span less than the largest float, 1.8e308")
 
 
 def _refuse_scores(rows: Floats, name: str) -> None:

@@ -228,7 +228,8 @@ def _boltzmann(rows: Floats, scale: Floats) -> _Boltzmann:
         drop = np.where(hidden, 0.0, drop)
     rest = _sum_without_one_largest(weights)
     total = 1.0 + rest
-    return _Boltzmann(weights, drop, total, np.log1p(rest), np.vecdot(weights, drop) / total)
+    # Sums, not vecdot: BLAS starts threads for long rows, which costs more than the product.
+    return _Boltzmann(weights, drop, total, np.log1p(rest), (weights * drop).sum(axis=-1) / total)
 
 
 def _sum_without_one_largest(weights: Floats) -> Floats:
@@ -248,7 +249,7 @@ def entropy_and_variance(rows: Floats, scale: Floats) -> tuple[Floats, Floats]:
     """Entropy and Var_p(s) of checked rows; shared with the solver in `scaling`."""
     state = _boltzmann(rows, scale)
     centred = state.drop - state.lost[..., None]
-    variance = np.vecdot(state.weights * centred, centred) / state.total
+    variance = (state.weights * centred * centred).sum(axis=-1) / state.total
     return _entropy(state, scale), variance
 
 

@@ -90,15 +90,15 @@ def scaled_dot_product_attention(
     queries, keys, d = q.shape[-2], k.shape[-2], q.shape[-1]
     mask, causal = _checked_mask(mask, (*lead, queries, keys), q.device)
     _check_bias(bias, (*lead, queries, keys), q)
-    if kappa is not None and not (isinstance(scale, str) and scale == "log_n"):
+    log_n = isinstance(scale, str) and scale == "log_n"
+    if kappa is not None and not log_n:
         raise ValueError(f'`kappa` applies to scale="log_n" only, got scale={scale!r}')
 
     number = 1.0 / math.sqrt(d)  # what the kernel multiplies q·k by
     factor: float | Tensor = 1.0  # what a row's logits are multiplied by on top of it
     if isinstance(scale, Tensor):
         factor = _checked_row_scale(scale, (*lead, queries), q) * math.sqrt(d)
-        scale_bias = False
-    elif scale == "log_n":
+    elif log_n:
         factor = _log_n_factor(q, keys, mask, causal, bias, kappa)
     elif scale not in (None, "sqrt_d"):
         number = _checked_number(scale)
@@ -107,7 +107,7 @@ def scaled_dot_product_attention(
         q = (q * factor[..., None]).to(q.dtype)
     else:
         number *= factor
-    if bias is not None and scale == "log_n" and scale_bias:
+    if bias is not None and log_n and scale_bias:
         bias = (bias * (factor[..., None] if isinstance(factor, Tensor) else factor)).to(q.dtype)
     return _fused(q, k, v, lead, mask, causal, bias, number)
 
@@ -227,7 +227,7 @@ def _fused(
         is_causal=causal,
         scale=scale,
     )
-    return out.reshape(*lead, queries, v.shape[-1])
+    return out if len(lead) == 2 else out.reshape(*lead, queries, v.shape[-1])
 
 
 def _four_axes(x: Tensor, lead: torch.Size) -> Tensor:

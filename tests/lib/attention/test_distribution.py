@@ -79,6 +79,7 @@ def test_the_keys_axis_stays_in_place_when_scales_add_axes(rng):
 
 
 @given(score_rows, scales)
+@settings(deadline=None)
 def test_softmax_is_shift_invariant(scores, lam):
     np.testing.assert_allclose(softmax(scores + 16.0, lam), softmax(scores, lam), atol=1e-10)
 
@@ -156,12 +157,14 @@ def test_one_key_has_entropy_zero_at_every_scale():
 
 
 @given(score_rows, scales, scales)
+@settings(deadline=None)
 def test_entropy_falls_as_the_inverse_temperature_rises(scores, a, b):
     low, high = sorted((a, b))
     assert entropy_of_scores(scores, high) <= entropy_of_scores(scores, low) + 1e-12
 
 
 @given(score_rows, scales, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_entropy_does_not_depend_on_the_order_of_keys(scores, lam, random):
     order = list(range(len(scores)))
     random.shuffle(order)
@@ -171,6 +174,7 @@ def test_entropy_does_not_depend_on_the_order_of_keys(scores, lam, random):
 
 
 @given(score_rows, scales)
+@settings(deadline=None)
 def test_a_hidden_key_changes_nothing(scores, lam):
     hidden = np.append(scores, -np.inf)
     for function in (entropy_of_scores, score_variance, mean_field_entropy, log_sum_exp):
@@ -179,6 +183,7 @@ def test_a_hidden_key_changes_nothing(scores, lam):
 
 
 @given(wild_rows, st.floats(0, 1e150))
+@settings(deadline=None)
 def test_entropy_stays_within_its_bounds_for_wild_scores(scores, lam):
     h = entropy_of_scores(scores, lam)
     assert 0 <= h <= np.log(len(scores)) + 1e-12
@@ -214,7 +219,7 @@ def test_log_sum_exp_agrees_with_scipy_and_its_slope_is_the_mean(rng):
 
 
 @given(wild_rows | score_rows, st.floats(0, 1e6))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_the_floor_is_never_above_the_entropy(scores, lam):
     floor = mean_field_entropy(scores, lam)
     assert floor <= entropy_of_scores(scores, lam) + 1e-9 * max(1.0, np.log(len(scores)))
@@ -228,6 +233,7 @@ def test_the_floor_is_the_formula_of_the_article():
 
 
 @given(score_rows, scales)
+@settings(deadline=None)
 def test_the_gap_is_entropy_minus_floor_and_both_parts_are_not_negative(scores, lam):
     gap = entropy_gap(scores, lam)
     assert gap.divergence >= 0
@@ -246,8 +252,8 @@ def test_the_divergence_is_that_of_uniform_weights_from_softmax(rng):
 def test_the_divergence_keeps_its_digits_near_uniform_weights():
     # log mean exp(λ(s - mean s)) = λ² Var / 2 to leading order; H alone has lost it at λ = 1e-9.
     got = entropy_gap([0.0, 1.0, 2.0], 1e-9)
-    assert got.divergence == pytest.approx(1e-18 * (2 / 3) / 2, rel=1e-8)
-    assert got.shortfall == pytest.approx(1e-9, rel=1e-8)
+    assert got.divergence == pytest.approx(1e-18 * (2 / 3) / 2, rel=1e-8, abs=0)
+    assert got.shortfall == pytest.approx(1e-9, rel=1e-8, abs=0)
 
 
 def test_the_gap_has_its_limits():

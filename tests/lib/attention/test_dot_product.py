@@ -146,6 +146,17 @@ def test_a_tensor_of_scales_belongs_to_the_rows(draw):
         close(scaled_dot_product_attention(q, k, v, scale=scale), expected)
 
 
+def test_a_bias_is_added_as_it_is_beside_a_scale_of_ones_own(draw):
+    q, k, v, bias = draw(2, 3, 5, 8), draw(2, 3, 7, 8), draw(2, 3, 7, 8), draw(5, 7)
+    scale = draw(5).abs()
+    expected = plain(q, k, v, scale, bias=bias)
+    close(scaled_dot_product_attention(q, k, v, scale=scale, bias=bias), expected)
+    close(
+        scaled_dot_product_attention(q, k, v, scale=0.2, bias=bias),
+        plain(q, k, v, torch.full((5,), 0.2, dtype=torch.float64), bias=bias),
+    )
+
+
 def test_a_clamped_length_factor_is_a_tensor_of_scales(draw):
     q, k, v = draw(1, 2, 12, 8), draw(1, 2, 12, 8), draw(1, 2, 12, 8)
     factor = torch.as_tensor(length_factor(visible_keys("causal", 12, 12), 4))
@@ -270,6 +281,14 @@ def test_lower_precisions_stay_as_close_as_torch_does(draw, dtype, tolerance, ma
         *(x.to(torch.float64) for x in rounded), scale="log_n", mask=mask
     )
     close(ours.to(torch.float64), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_the_scaled_queries_not_the_factors(draw, dtype):
+    q, k, v = (draw(2, 3, 64, 16, dtype=dtype) for _ in range(3))
+    factor = (log_n(np.arange(1, 65), 16) * 4).float()[:, None]
+    expected = F.scaled_dot_product_attention((q.float() * factor).to(dtype), k, v, is_causal=True)
+    close(scaled_dot_product_attention(q, k, v, scale="log_n", mask="causal"), expected, atol=0)
 
 
 def test_the_result_does_not_depend_on_memory_layout(draw):
