@@ -4,10 +4,10 @@ https://kexue.fm/archives/8823 takes |q| = |k| = √d, so that a score is s = q�
 replaces sums over keys by n times an expectation; https://kexue.fm/archives/7695 evaluates it.
 With θ the angle between a fixed direction and a uniform one in R^d,
 
-    density        Γ(d/2) / (Γ((d-1)/2) √π) · sin^{d-2} θ
-    entropy        H ≈ log n + h(d, λ),   h = log M - λ d E[cos θ e^{λ d cos θ}] / M,
-                   M = E e^{λ d cos θ}
-    large d        h / d → -½ log(λ / c),   c = (√(1 + 4λ²) - 1) / (2λ)
+- density: Γ(d/2) / (Γ((d-1)/2) √π) · sin^{d-2} θ
+- entropy: H ≈ log n + h(d, λ), with h = log M - λ d E[cos θ e^{λ d cos θ}] / M and
+  M = E e^{λ d cos θ}
+- large d: h / d → -½ log(λ / c), with c = (√(1 + 4λ²) - 1) / (2λ)
 
 so -h is the KL divergence of the von Mises-Fisher law with concentration λd from the uniform one.
 At λ = 1 the last line is -½ log φ = -0.2406 with φ the golden ratio: the articles' "0.24". They
