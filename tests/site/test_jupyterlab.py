@@ -67,13 +67,15 @@ class Lab:
             browser.new_context(viewport={"width": 1300, "height": 1000}).new_page(), self.address
         ).page
         page.set_default_timeout(PATIENCE)
-        page.goto(f"{self.address}/lab/tree/{name}?token={self.token}")
+        # reset: else the notebooks of earlier tests are opened as well, and may be in front
+        page.goto(f"{self.address}/lab/tree/{name}?reset&token={self.token}")
         page.wait_for_function(
-            """() => {
+            """name => {
                 const panel = window.jupyterapp?.shell.currentWidget;
-                return panel?.context?.isReady
+                return panel?.context?.isReady && panel.context.path === name
                     && panel.sessionContext?.session?.kernel?.status === 'idle';
-            }"""
+            }""",
+            arg=name,
         )
         return page
 
