@@ -10,10 +10,11 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-# Han characters and what stands between them: their punctuation, latin words and quotation marks
+# Han characters and what stands between them: their punctuation, quotation marks and latin names,
+# but no word in small letters after a space, which is English again
 HAN = r"\u2e80-\u2fdf\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-BETWEEN = r"\u3000-\u303f\uff00-\uffef“”‘’\w =+·-"
-RUN = re.compile(f"[“‘《（]?[{HAN}](?:[{BETWEEN}]*[{HAN}\u3000-\u303f\uff00-\uffef”’])*")
+BETWEEN = r"(?:[\u3000-\u303f\uff00-\uffef“”‘’ =+·-]|(?<! )\w|[A-Z0-9])"
+RUN = re.compile(f"[“‘《（]?[{HAN}](?:{BETWEEN}*[{HAN}\u3000-\u303f\uff00-\uffef”’])*")
 NOT_PROSE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
 
 

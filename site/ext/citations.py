@@ -27,7 +27,5 @@ class RoundAuthorYear(AuthorYearReferenceStyle):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    register_plugin(
-        "sphinxcontrib.bibtex.style.referencing", "author_year_round", RoundAuthorYear
-    )
+    register_plugin("sphinxcontrib.bibtex.style.referencing", "author_year_round", RoundAuthorYear)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

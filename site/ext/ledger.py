@@ -69,8 +69,16 @@ def listings(env: BuildEnvironment) -> set[str]:
 def collect(app: Sphinx, doctree: nodes.document) -> None:
     """Read the records of the notebook that was just parsed."""
     name = app.env.docname
-    if Path(app.env.doc2path(name)).suffix == ".ipynb":
-        scans(app.env)[name] = scan_notebook(shown_notebook(app.env, name), name)
+    if Path(app.env.doc2path(name)).suffix != ".ipynb":
+        return
+    scan = scans(app.env)[name] = scan_notebook(shown_notebook(app.env, name), name)
+    page = "\n".join(node.astext() for node in doctree.findall(nodes.raw))
+    verdicts = [(check.label, check.anchor) for check in scan.checks]
+    verdicts += [(f"claim {claim.id}", claim.anchor) for claim in scan.claims]
+    for what, anchor in verdicts:
+        if f'id="{anchor}"' not in page:  # its cell has a tag like remove-output
+            sentence = f"{what}: its verdict is not shown on the page"
+            logger.warning("ledger: %s", sentence, location=name, type="ledger")
 
 
 def shown_notebook(env: BuildEnvironment, docname: str) -> Any:
@@ -140,18 +148,26 @@ def check_consistency(app: Sphinx, env: BuildEnvironment) -> None:
 def problems(env: BuildEnvironment) -> Iterator[tuple[str, str]]:
     """What does not fit together: the page, and a sentence that names the equation."""
     labels = {label: page for label, (page, _) in env.get_domain("math").equations.items()}
+    listed = {equation.label for equation in all_of(env, "equations")}
     checks: dict[str, list[Check]] = {}
     for check in all_of(env, "checks"):
         checks.setdefault(check.label, []).append(check)
     for label, page in labels.items():
         if label not in checks:
             yield page, f"{label}: labelled equation has no passing check"
+        elif page in scans(env) and label not in listed:
+            yield (
+                page,
+                f"{label}: the ledger cannot read it; write it between $$ or as {{math}}",
+            )
     for label, found in checks.items():
         for check in found:
             if label not in labels:
                 yield check.notebook, f"{label}: check of an equation that does not exist"
             elif check.notebook != labels[label]:
                 yield check.notebook, f"{label}: checked here, but it stands in {labels[label]}"
+            if check.kind not in KIND_WORDS:
+                yield check.notebook, f"{label}: check of no known kind, {check.kind!r}"
             if not check.has_power:
                 yield check.notebook, f"{label}: the check did not reject a perturbed formula"
     seen: dict[str, str] = {}

@@ -90,7 +90,7 @@ def markdown(page: Page) -> list[str]:
         elif inspect.isroutine(value):
             lines += [f".. autofunction:: {page.module}.{name}", ""]
         else:
-            lines += [f".. py:data:: {page.module}.{name}", ""]
+            lines += [f".. py:data:: {name}", f"   :module: {page.module}", ""]
             lines += [f"   {comments[name]}", ""] if name in comments else []
     return [*lines, "```", ""]
 

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # their extensions come with Jupyter Book and cannot be left out by its configuration
 DROPPED = re.compile(r"thebe|hypothesis|utterances|require(\.min)?\.js|html-manager", re.IGNORECASE)
+THEBE_SETTINGS = re.compile(r"""\s*<script(?: type="text/x-thebe-config">|>kernelName = )""")
 # what a browser fetches by itself, in contrast to links that a reader follows
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed|track)\b[^>]*?\bsrc\s*=\s*["']?([^"'\s>]+)
@@ -51,6 +52,13 @@ def prepare_page(
         text = description(doctree) or app.config.book_description
         tag = f'\n    <meta name="description" content="{escape(text)}" />'
         context["metatags"] = context["metatags"] + tag
+
+
+def drop_settings(app: Sphinx, doctree: nodes.document, pagename: str) -> None:
+    """Take off the end of a page what thebe puts there: settings of scripts that are dropped."""
+    for node in list(doctree.children):
+        if isinstance(node, nodes.raw) and THEBE_SETTINGS.match(node.astext()):
+            doctree.remove(node)
 
 
 def is_foreign(asset: Any) -> bool:
@@ -99,5 +107,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("book_description", "", "html", types=[str])
     # after every extension that adds scripts to a page
     app.connect("html-page-context", prepare_page, priority=900)
+    # after thebe
+    app.connect("doctree-resolved", drop_settings, priority=900)
     app.connect("build-finished", check_pages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
