@@ -241,6 +241,7 @@ class MarkEquations(SphinxPostTransform):
                 mark = nodes.raw("", mark_html(found), format="html")
                 box = nodes.container("", classes=["book-equation"])
                 block.replace_self(box)
+                box["ids"].clear()  # docutils hands them on, and the formula keeps them
                 box += [block, mark]
 
 
