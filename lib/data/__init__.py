@@ -1,1 +1,1 @@
-"""Data that needs no download: text of the standard library."""
+"""Data that needs no download: the standard library's text, digits, densities in the plane."""

@@ -43,10 +43,9 @@ def prepare_page(
     scripts = context.get("script_files", [])
     context["script_files"] = [s for s in scripts if not is_foreign(s)]
     context["css_files"] = [c for c in context.get("css_files", []) if not is_foreign(c)]
-    if pagename != "search":  # the search page's own inline scripts follow these at once
-        for script in context["script_files"]:
-            if script.filename and not {"async", "defer"} & script.attributes.keys():
-                script.attributes["defer"] = "defer"
+    for script in context["script_files"]:
+        if script.filename and not {"async", "defer"} & script.attributes.keys():
+            script.attributes["defer"] = "defer"
     context["metatags"] = VIEWPORT.sub("", context.get("metatags", ""))  # the layout has one
     if 'name="description"' not in context["metatags"]:
         text = description(doctree) or app.config.book_description

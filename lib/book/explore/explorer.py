@@ -438,13 +438,15 @@ class Explorer:
         still = self.still(**self.start)
         picture = data_uri(webp(still), "image/webp")
         width = int.from_bytes(still[16:20]) * STILL_WIDTH // STILL_DPI  # from the PNG's header
+        title = text.plain(self.title)
+        title += "" if title.endswith(("?", "!", ".")) else "."
         # "<" is written as an escape, so that no text can end the script element.
         data = json.dumps(self.payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         data = data.replace("<", "\\u003c")
         return (
             f'<book-explorer><figure class="book-explorer-still">'
             f'<img src="{picture}" alt="{alt}" width="{width}" style="max-width:100%">'
-            f"<figcaption><strong>{html.escape(text.plain(self.title))}.</strong> {alt}"
+            f"<figcaption><strong>{html.escape(title)}</strong> {alt}"
             f'</figcaption></figure><script type="application/json">{data}</script>'
             f"</book-explorer>"
         )

@@ -9,7 +9,7 @@ import pytest
 
 import lib.diffusion as diffusion
 
-MODULES = ("schedule", "sampling", "solvers", "mixture")
+MODULES = ("schedule", "sampling", "solvers", "mixture", "networks", "training", "metrics")
 
 
 def test_every_promised_name_is_there():
