@@ -100,7 +100,9 @@ def test_sphinx_finds_the_same_labels(tmp_path: Path) -> None:
     source.mkdir()
     (source / "conf.py").write_text(
         "extensions = ['myst_parser', 'sphinx_design']\n"
-        "myst_enable_extensions = ['dollarmath', 'colon_fence']\n",
+        "myst_enable_extensions = ['dollarmath', 'colon_fence']\n"
+        # Sphinx's default is one dictionary per process, which other tests' extensions add to.
+        "source_suffix = {'.rst': 'restructuredtext', '.md': 'markdown'}\n",
         encoding="utf-8",
     )
     (source / "index.md").write_text("# Index\n", encoding="utf-8")
