@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lib.diffusion import _tensors as tensors
 from lib.diffusion import _validation as check
+from lib.neural import conv, linear
 
 __all__ = ["NoiseMLP", "TimeEmbedding", "TimeFeatures", "UNet"]
 
@@ -119,11 +120,11 @@ class NoiseMLP(nn.Module):
         self.blocks = check.whole(blocks, "blocks", 1)
         self.time = TimeFeatures(time_features, T, time_embedding, g)
         self.gates = _Gates(time_features, width * blocks, g)
-        self.direct = _linear(time_features, 1, g, gain=0.01)
-        self.enter = _linear(dim, width, g)
-        self.up = nn.ModuleList(_linear(width, width, g, math.sqrt(2.0)) for _ in range(blocks))
-        self.down = nn.ModuleList(_linear(width, width, g, blocks**-0.5) for _ in range(blocks))
-        self.leave = _linear(width, dim, g, gain=0.01)
+        self.direct = linear(time_features, 1, g, gain=0.01)
+        self.enter = linear(dim, width, g)
+        self.up = nn.ModuleList(linear(width, width, g, math.sqrt(2.0)) for _ in range(blocks))
+        self.down = nn.ModuleList(linear(width, width, g, blocks**-0.5) for _ in range(blocks))
+        self.leave = linear(width, dim, g, gain=0.01)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         flat = x.flatten(1)  # (B, …) -> (B, dim)
@@ -172,16 +173,16 @@ class UNet(nn.Module):
         if check.whole(base, "base", 8) % 8:
             raise ValueError(f"`base` must be a multiple of 8, got {base}")
         self.time = TimeFeatures(time_features, T, time_embedding, g)
-        self.direct = _linear(time_features, 1, g, gain=0.01)
+        self.direct = linear(time_features, 1, g, gain=0.01)
         wide = 2 * base
-        self.enter = _conv(channels, base, g)
+        self.enter = conv(channels, base, g)
         self.down_full = _Block(base, base, time_features, g)
         self.down_half = _Block(base, wide, time_features, g)
         self.quarter = _Block(wide, wide, time_features, g)
         self.up_half = _Block(wide + wide, wide, time_features, g)
         self.up_full = _Block(wide + base, base, time_features, g)
         self.norm = nn.GroupNorm(8, base)
-        self.leave = _conv(base, channels, g, gain=0.01)
+        self.leave = conv(base, channels, g, gain=0.01)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         image = x[:, None] if x.ndim == 3 else x  # (B, channels, H, W)
@@ -206,8 +207,8 @@ class _Gates(nn.Module):
 
     def __init__(self, features: int, units: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.inner = _linear(features, features, generator)
-        self.outer = _linear(features, units, generator, gain=0.1)
+        self.inner = linear(features, features, generator)
+        self.outer = linear(features, units, generator, gain=0.1)
         nn.init.ones_(self.outer.bias)
 
     def forward(self, time: Tensor) -> Tensor:
@@ -222,38 +223,17 @@ class _Block(nn.Module):
     ) -> None:
         super().__init__()
         self.first_norm = nn.GroupNorm(8, inputs)
-        self.first = _conv(inputs, outputs, generator, gain=math.sqrt(2.0))
+        self.first = conv(inputs, outputs, generator, gain=math.sqrt(2.0))
         self.gates = _Gates(time_features, outputs, generator)
         self.second_norm = nn.GroupNorm(8, outputs)
-        self.second = _conv(outputs, outputs, generator, gain=0.5)
+        self.second = conv(outputs, outputs, generator, gain=0.5)
         same = inputs == outputs
-        self.past = nn.Identity() if same else _conv(inputs, outputs, generator, size=1)
+        self.past = nn.Identity() if same else conv(inputs, outputs, generator, size=1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.first(F.silu(self.first_norm(x)))
         h = self.second_norm(h) * self.gates(time)[:, :, None, None]
         return self.past(x) + self.second(F.silu(h))
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
-    """Normal weights of deviation gain / √inputs, no bias at first; no global seed is used."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    _draw(layer, gain / math.sqrt(inputs), generator)
-    return layer
-
-
-def _conv(
-    inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0, size: int = 3
-) -> nn.Conv2d:
-    """The same for a convolution that keeps the image's size."""
-    layer = nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, padding=size // 2)
-    _draw(layer, gain / math.sqrt(inputs * size**2), generator)
-    return layer
-
-
-def _draw(layer: nn.Linear | nn.Conv2d, deviation: float, generator: torch.Generator) -> None:
-    nn.init.normal_(layer.weight, 0.0, deviation, generator=generator)
-    nn.init.zeros_(layer.bias)
 
 
 def _norm(h: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ from lib.diffusion import _tensors as tensors
 from lib.diffusion import _validation as check
 from lib.diffusion._tensors import Model
 from lib.diffusion.schedule import Schedule
+from lib.neural import MovingAverage, one_cycle
 
 __all__ = ["Trained", "ddpm_loss", "ddpm_loss_four_variables", "train", "train_seeds"]
 
 Loss = Callable[[Model, Tensor, Schedule, torch.Generator], Tensor]
-WARMUP = 0.05  # share of the steps in which the learning rate rises
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,10 +207,10 @@ def train(
     adam = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
-    average = [p.detach().clone() for p in parameters]
+    average = MovingAverage(parameters, ema)
     losses = np.empty(steps)
     for step in range(steps):
-        adam.param_groups[0]["lr"] = learning_rate * _rate(step, steps)
+        adam.param_groups[0]["lr"] = learning_rate * one_cycle(step, steps)
         chosen = torch.randint(len(x), (batch,), generator=generator, device=generator.device)
         value = loss(model, x[chosen.to(x.device)], schedule, generator)
         losses[step] = value.item()
@@ -222,11 +222,10 @@ def train(
         adam.zero_grad()
         value.backward()
         adam.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1.0 - min(ema, (1 + step) / (10 + step)))
+        average.update()
         if on_step is not None:
             on_step(step, float(losses[step]))
-    return Trained(_averaged(model, average), losses)
+    return Trained(_averaged(model, average.values), losses)
 
 
 def train_seeds(
@@ -326,14 +325,6 @@ def _squared_error(
     tensors.like(answer, x, "model(x, t)", "x")
     squared = (answer - target).square()
     return squared.mean() if reduction == "mean" else squared.flatten(1).mean(1)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate: a linear rise, then half a cosine down to 0."""
-    rise = max(1, round(WARMUP * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise + 1) / (steps - rise + 1)))
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

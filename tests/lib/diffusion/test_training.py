@@ -12,12 +12,12 @@ from lib.diffusion.networks import NoiseMLP
 from lib.diffusion.sampling import sample_ddim
 from lib.diffusion.schedule import Schedule
 from lib.diffusion.training import (
-    _rate,
     ddpm_loss,
     ddpm_loss_four_variables,
     train,
     train_seeds,
 )
+from lib.neural import one_cycle
 
 SCHEDULE = Schedule.article(50)
 LOSSES = [ddpm_loss, ddpm_loss_four_variables]
@@ -303,7 +303,7 @@ def test_losses_are_reported_as_they_come_and_kept():
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_the_learning_rate_rises_to_its_peak_once_and_falls_without_reaching_0(steps):
-    rates = [_rate(step, steps) for step in range(steps)]
+    rates = [one_cycle(step, steps) for step in range(steps)]
     top = rates.index(max(rates))
     assert rates[top] == 1.0
     assert rates[: top + 1] == sorted(rates[: top + 1])
