@@ -545,11 +545,13 @@ def test_kernel_view_has_a_control_of_each_kind_and_stays_in_range():
     box = explorer.widget()
     assert box.controls["c"].value == "v"
     for end in ("max", "min"):
-        for name in ("x", "n"):
-            control = box.controls[name]
-            control.value = 10 ** getattr(control, end)
-    box.controls["n"].value = 99.6
-    assert " 100 " in box.words.value
+        box.controls["x"].value = 10 ** getattr(box.controls["x"], end)
+    whole = box.controls["n"].options
+    assert (whole[0], whole[-1]) == (16, 4000)
+    assert box.controls["n"].value == 100
+    for n in (whole[0], 101, whole[-1]):  # each step of the slider is another number
+        box.controls["n"].value = n
+        assert f" {n} " in box.words.value
 
 
 def test_same_values_give_the_same_picture_byte_for_byte():

@@ -10,6 +10,8 @@ import html
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lib.book.explore import text
 from lib.book.explore.parameters import Choice, Parameter, Slider
 
@@ -66,12 +68,15 @@ def _control(parameter: Parameter) -> Any:
         options = list(zip(parameter.texts, parameter.grid, strict=True))
         return widgets.Dropdown(options=options, value=parameter.start, **look)
     low, high = parameter.low, parameter.high
+    if parameter.log and parameter.integer:
+        # On a continuous slider most steps would round to the whole number they came from.
+        apart = {round(v) for v in np.geomspace(low, high, _STEPS + 1)} | {int(parameter.start)}
+        return widgets.SelectionSlider(options=sorted(apart), value=int(parameter.start), **look)
     if parameter.log:
         ends = (math.log10(low), math.log10(high))
         look |= {"min": ends[0], "max": ends[1], "step": (ends[1] - ends[0]) / _STEPS}
-        form = "d" if parameter.integer else str(parameter.format)
         return widgets.FloatLogSlider(
-            value=float(parameter.start), base=10, readout_format=_d3(form), **look
+            value=float(parameter.start), base=10, readout_format=_d3(str(parameter.format)), **look
         )
     if parameter.integer:
         return widgets.IntSlider(value=int(parameter.start), min=int(low), max=int(high), **look)
