@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 CELL_TIMEOUT = 300  # seconds for one cell; the same limit as nbval's in `make test`
 THREADS = 1
+# A kernel is told its ports before it takes them, and another process may be quicker. Then
+# jupyter_client says this, and no cell has run.
+NOT_STARTED = "Kernel died before replying to kernel_info"
+STARTS = 3
 FORMAT = 1  # of what is cached; raise it when this file starts to cache something else
 KEPT_CACHES = 3  # keyed folders, so that going back and forth between two states stays cheap
 
@@ -237,17 +241,26 @@ def work(source: Path, target: Path, timeout: int, say: Callable[[dict[str, Any]
         print(details, file=sys.stderr)
         return 1
 
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(source.parent)}},
-        record_timing=False,
-        store_widget_state=False,
-        on_cell_execute=entered,
-    )
+    def run() -> None:
+        for start in range(1, STARTS + 1):
+            client = NotebookClient(
+                notebook,
+                timeout=timeout,
+                kernel_name="python3",
+                resources={"metadata": {"path": str(source.parent)}},
+                record_timing=False,
+                store_widget_state=False,
+                on_cell_execute=entered,
+            )
+            try:
+                client.execute()
+                return
+            except RuntimeError as error:
+                if NOT_STARTED not in str(error) or start == STARTS:
+                    raise
+
     try:
-        client.execute()
+        run()
     except CellExecutionError as error:
         return failed(f"{error.ename}: {error.evalue}".strip(), without_colours(error.traceback))
     except CellTimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import threading
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import executor
+import jupyter_client.client
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from progress import Progress
 
 if TYPE_CHECKING:
@@ -191,6 +194,33 @@ def test_a_kernel_that_dies_is_named_with_the_cell(one_chapter: SmallBook) -> No
     text = failure(one_chapter)
     assert "cell 2 of 2" in text
     assert "the kernel died" in text
+
+
+@pytest.mark.parametrize(("lost", "code"), [(1, 0), (99, 1)])
+def test_a_kernel_whose_port_is_taken_is_started_again_but_not_for_ever(
+    one_chapter: SmallBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int, code: int
+) -> None:
+    one_chapter.write_notebook("second", "print(6 * 7)")
+    execute, starts, said = NotebookClient.execute, [], []
+
+    def start(client: NotebookClient) -> object:
+        starts.append(client)
+        if len(starts) <= lost:
+            raise RuntimeError(executor.NOT_STARTED)
+        return execute(client)
+
+    monkeypatch.setattr(NotebookClient, "execute", start)
+    for name, value in executor.kernel_environment(one_chapter.root).items():
+        monkeypatch.setenv(name, value)
+    source, target = one_chapter.root / "chapters" / "second.ipynb", tmp_path / "done.ipynb"
+    assert executor.work(source, target, 60, said.append) == code
+    assert len(starts) == min(lost + 1, executor.STARTS)
+    assert target.exists() == (code == 0)
+    assert [m["event"] for m in said] == (["cell"] if code == 0 else ["failed"])
+
+
+def test_jupyter_still_says_it_in_the_words_that_are_waited_for() -> None:
+    assert executor.NOT_STARTED in inspect.getsource(jupyter_client.client)
 
 
 def test_a_failure_stops_the_other_notebooks_and_their_kernels(small_book: SmallBook) -> None:
