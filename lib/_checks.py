@@ -51,6 +51,25 @@ def vector(values: ArrayLike, name: str, lengths: tuple[int, ...] | None = None)
     return array
 
 
+def matrix(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Real numbers of shape (n, d) as they come: any dtype, memory-mapped, perhaps not finite."""
+    tensor: Any = values
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # NumPy's own word for ragged nesting
+        raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            f"`{name}` must have shape (n, d) and not be empty, got shape {array.shape}"
+        )
+    return array
+
+
 def within(values: ArrayLike, name: str, low: float, high: float) -> Floats:
     """Real numbers of the closed interval from `low` to `high`."""
     array = reals(values, name)

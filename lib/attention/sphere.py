@@ -4,7 +4,7 @@ https://kexue.fm/archives/8823 takes |q| = |k| = √d, so that a score is s = q�
 replaces sums over keys by n times an expectation; https://kexue.fm/archives/7695 evaluates it.
 With θ the angle between a fixed direction and a uniform one in R^d,
 
-- density: Γ(d/2) / (Γ((d-1)/2) √π) · sin^{d-2} θ
+- density: Γ(d/2) / (Γ((d-1)/2) √π) · sin^{d-2} θ (`lib.hubness.angle_density`)
 - entropy: H ≈ log n + h(d, λ), with h = log M - λ d E[cos θ e^{λ d cos θ}] / M and
   M = E e^{λ d cos θ}
 - large d: h / d → -½ log(λ / c), with c = (√(1 + 4λ²) - 1) / (2λ)
@@ -29,24 +29,6 @@ from lib.attention._validation import Floats
 
 # -h(d, 1)/d as d grows: half the logarithm of the golden ratio.
 GOLDEN_RATE = 0.5 * np.log((1 + np.sqrt(5)) / 2)
-
-
-def angle_density(theta: ArrayLike, d: int) -> Floats:
-    """Density of the angle in [0, π] between a fixed and a uniformly random direction in R^d.
-
-    Parameters
-    ----------
-    theta : array_like
-        Angles; outside [0, π] the density is 0.
-    d : int
-        Dimension, at least 2.
-    """
-    d = check.whole(d, "d", at_least=2)
-    theta = check.real_array(theta, "theta").astype(np.float64, copy=False)
-    inside = (theta >= 0) & (theta <= np.pi)
-    sine = np.clip(np.sin(np.where(inside, theta, 0.5 * np.pi)), 0.0, None)
-    log_constant = gammaln(d / 2) - gammaln((d - 1) / 2) - 0.5 * np.log(np.pi)
-    return np.where(inside, np.exp(log_constant) * sine ** (d - 2), 0.0)[()]
 
 
 def log_mgf(x: ArrayLike, d: int) -> Floats:

@@ -27,20 +27,7 @@ BLOCK = 1 << 23  # bytes of a block of scores: it then stays near the caches
 
 def vectors(values: ArrayLike, name: str) -> NDArray[Any]:
     """Finite vectors as rows, (n, d): float32, float64 and memory-mapped arrays as they are."""
-    tensor: Any = values
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # NumPy's own word for ragged nesting
-        raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(
-            f"`{name}` must have shape (n, d), neither of them 0, got shape {array.shape}"
-        )
+    array = check.matrix(values, name)
     if array.dtype.type not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
     for rows in _chunks(array):

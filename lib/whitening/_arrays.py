@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib import _checks as check
 from lib._checks import Ints
 
 BLOCK = 2**19  # numbers in a block: 4 MB in float64, so that a block stays near the processor
@@ -22,18 +23,7 @@ def blocks(rows: int, width: int) -> Iterator[slice]:
 
 def matrix(values: ArrayLike, name: str) -> np.ndarray:
     """Finite real numbers of shape (n, d) in the dtype they came in, checked block by block."""
-    tensor: Any = values
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # NumPy's own word for ragged nesting
-        raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"`{name}` must have shape (n, d) and not be empty, got {array.shape}")
+    array = check.matrix(values, name)
     if array.dtype.kind == "f":
         for part in blocks(*array.shape):
             bad = ~np.isfinite(array[part])

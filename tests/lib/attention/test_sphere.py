@@ -1,11 +1,8 @@
 """Keys on a sphere: two routes to the integral, the published table, and the schedule."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import sympy
-from scipy.integrate import quad
 from scipy.special import gammaln
 from scipy.stats import vonmises_fisher
 
@@ -61,22 +58,6 @@ def test_arguments_at_which_bessel_functions_underflow_are_still_exact():
     expected = np.log1p(x**2 / (2 * d) + x**4 / (8 * d * (d + 2)))
     np.testing.assert_allclose(sphere.log_mgf(x, d), expected, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(sphere.mean_cosine(x, d), x / d, rtol=1e-6)
-
-
-@pytest.mark.parametrize("d", [2, 3, 16])
-def test_the_density_of_the_angle_integrates_to_one(d):
-    assert quad(sphere.angle_density, 0, np.pi, args=(d,))[0] == pytest.approx(1.0, rel=1e-10)
-    assert sphere.angle_density([-0.1, 3.2], d).tolist() == [0.0, 0.0]
-
-
-def test_random_directions_have_the_density_of_the_angle():
-    x = np.random.default_rng(0).normal(size=(20_000, 6))
-    theta = np.arccos(x[:, 0] / np.linalg.norm(x, axis=1))
-    edges = np.linspace(0, np.pi, 13)
-    counts = np.histogram(theta, edges)[0]
-    shares = [quad(sphere.angle_density, a, b, args=(6,))[0] for a, b in pairwise(edges)]
-    expected = 20_000 * np.array(shares)
-    assert (np.abs(counts - expected) < 4.5 * np.sqrt(expected) + 3).all()
 
 
 def test_the_saddle_solves_its_equation_and_gives_the_rate():
@@ -152,7 +133,6 @@ def test_the_schedule_grows_as_a_root_then_as_a_power():
         (lambda: sphere.mean_cosine("x", 8), TypeError, "`x` must hold real numbers"),
         (lambda: sphere.log_mgf_and_mean_by_quadrature([1.0], 8), ValueError, "`x` must be a sin"),
         (lambda: sphere.log_mgf_and_mean_by_quadrature(1.0, 8, 1), ValueError, "`nodes` must be"),
-        (lambda: sphere.angle_density([1j], 8), TypeError, "`theta` must hold real numbers"),
         (lambda: sphere.saddle_cosine(-1), ValueError, "`scale` must be finite and not negative"),
         (lambda: sphere.loss_rate(np.nan), ValueError, "`scale` must be finite"),
         (lambda: sphere.keeping_scale(10, 8, 3.0), ValueError, "`target` must lie between 0 and"),
