@@ -6,7 +6,9 @@ each number, then affine couplings: of the numbers in a random order the first h
 rest b becomes b exp(s(a)) + t(a), so the Jacobian is triangular and the inverse explicit.
 
 Pixels have 17 values, and a density could be infinite there: in training, uniform noise of the
-width of one level (1/8) is added to each. Left out: convolutions, splines, several scales.
+width of one level (1/8) is added to each. With ``bounded=False`` the data are any vectors, as in
+BERT-flow (Li et al., 2011.05864), where z takes the place of a sentence's vector: no atanh and no
+noise. Left out: convolutions, splines, several scales.
 """
 
 from __future__ import annotations
@@ -47,12 +49,21 @@ class Flow(GenerativeModel):
         Hidden units in each of the two layers of a coupling's network.
     generator : torch.Generator
         Of the orders and the first weights; every coupling starts as the identity.
+    bounded : bool
+        Whether data lie in (-EDGE, EDGE), as pixels do; else they are any numbers.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], *, couplings: int, width: int, generator: torch.Generator
+        self,
+        shape: tuple[int, ...],
+        *,
+        couplings: int,
+        width: int,
+        generator: torch.Generator,
+        bounded: bool = True,
     ) -> None:
         super().__init__(shape)
+        self.bounded = _flag(bounded)
         validation.settings(couplings=couplings, width=width)
         check.generator(generator)
         if self.size < 2:
@@ -68,7 +79,8 @@ class Flow(GenerativeModel):
 
         Parameters
         ----------
-        x : array_like in (-EDGE, EDGE), shape (N, *shape)
+        x : array_like, shape ``(N, *shape)``
+            In (-EDGE, EDGE) if the flow is bounded.
 
         Returns
         -------
@@ -76,37 +88,44 @@ class Flow(GenerativeModel):
         log_det : Tensor, shape (N,)
         """
         rows = self.rows(x)
-        if rows.abs().max() >= EDGE:
-            raise ValueError(f"`x` must lie in (-{EDGE:g}, {EDGE:g}), got {rows.abs().max():g}")
-        share = rows / EDGE
-        z = (share.atanh() - self.mean) / self.deviation
-        log_det = -(EDGE * (1.0 - share.square()) * self.deviation).log().sum(1)
+        if self.bounded:
+            if rows.abs().max() >= EDGE:
+                raise ValueError(f"`x` must lie in (-{EDGE:g}, {EDGE:g}), got {rows.abs().max():g}")
+            share = rows / EDGE
+            z = (share.atanh() - self.mean) / self.deviation
+            log_det = -(EDGE * (1.0 - share.square()) * self.deviation).log().sum(1)
+        else:
+            z = (rows - self.mean) / self.deviation
+            log_det = -self.deviation.log().sum().expand(len(rows))
         for coupling in self.couplings:
             z, more = coupling(z)
             log_det = log_det + more
         return z, log_det
 
     def decode(self, z: Any) -> Tensor:
-        """The inverse of f: (N, D) -> data ``(N, *shape)`` in (-EDGE, EDGE)."""
+        """The inverse of f: (N, D) -> data ``(N, *shape)``, in (-EDGE, EDGE) if bounded."""
         z = validation.batch(z, "z", (self.size,), self.dtype)
         for coupling in reversed(self.couplings):
             z = coupling.inverse(z)
-        return self.shaped(EDGE * (self.mean + self.deviation * z).tanh())
+        line = self.mean + self.deviation * z
+        return self.shaped(EDGE * line.tanh() if self.bounded else line)
 
     def log_density(self, x: Any) -> Tensor:
-        """Exact log p(x) in nats of data ``(N, *shape)`` in (-EDGE, EDGE): shape (N,).
+        """Exact log p(x) in nats of data ``(N, *shape)``: shape (N,).
 
-        A density of pixels with noise: see `dequantise`.
+        If bounded, data lie in (-EDGE, EDGE), and it is a density of pixels with noise: see
+        `dequantise`.
         """
         z, log_det = self.encode(x)
         return log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n data, shape ``(n, *shape)``: decoded noise, cut at -1 and 1."""
+        """Draw n data, shape ``(n, *shape)``: decoded noise, if bounded cut at -1 and 1."""
         n, generator = check.whole(n, "n", 1), check.generator(generator)
         z = torch.randn(n, self.size, generator=generator, dtype=self.dtype)
-        return self.decode(z).clamp(-1.0, 1.0)
+        x = self.decode(z)
+        return x.clamp(-1.0, 1.0) if self.bounded else x
 
 
 class _Coupling(nn.Module):
@@ -148,13 +167,15 @@ def train_flow(
     batch: int = 128,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
+    bounded: bool = True,
 ) -> Flow:
-    """Train a flow by maximum likelihood of data with noise; its weights are averaged.
+    """Train a flow by maximum likelihood; its weights are averaged.
 
     Parameters
     ----------
     data : Tensor or array, shape (N, …)
-        Numbers in [-1, 1], at least 2 in a datum; see `dequantise`.
+        Numbers in [-1, 1], at least 2 in a datum; noise is added, see `dequantise`. Any finite
+        numbers, and no noise, with ``bounded=False``.
     steps : int
         Number of updates.
     generator : torch.Generator
@@ -168,6 +189,8 @@ def train_flow(
     learning_rate : float
         At its peak; it rises over the first 5 % of the steps and then falls to 0 as half a cosine.
     weight_decay : float
+    bounded : bool
+        As in `Flow`.
 
     Returns
     -------
@@ -176,17 +199,20 @@ def train_flow(
     Raises
     ------
     ValueError
-        If data are empty, not finite or outside [-1, 1], or a setting lies outside its range.
+        If data are empty, not finite or (if bounded) outside [-1, 1], or a setting lies outside its
+        range.
     FloatingPointError
         If the loss is not finite.
     """
-    rows, shape = validation.training_data(data)
+    rows, shape = validation.training_data(data) if _flag(bounded) else _vectors(data)
     validation.settings(steps=steps, batch=batch)
-    model = Flow(shape, couplings=couplings, width=width, generator=generator)
-    _standardise(model, dequantise(rows, generator))
+    model = Flow(shape, couplings=couplings, width=width, generator=generator, bounded=bounded)
+    _standardise(model, dequantise(rows, generator) if bounded else rows)
 
     def loss() -> Tensor:
-        x = dequantise(draw_batch(rows, batch, generator), generator)
+        x = draw_batch(rows, batch, generator)
+        if bounded:
+            x = dequantise(x, generator)
         return -model.log_density(model.shaped(x)).mean() / model.size
 
     descend(
@@ -202,6 +228,23 @@ def train_flow(
 
 def _standardise(model: Flow, rows: Tensor) -> None:
     """Give each number mean 0 and variance 1 before the couplings."""
-    line = (rows / EDGE).atanh()
+    line = (rows / EDGE).atanh() if model.bounded else rows
+    deviation = line.std(0, correction=0)
+    # Against a number that never changes. Vectors come in any unit, pixels in one.
+    least = 1e-3 if model.bounded else 1e-3 * deviation.max().clamp_min(1e-30)
     model.mean.copy_(line.mean(0))
-    model.deviation.copy_(line.std(0, correction=0).clamp_min(1e-3))
+    model.deviation.copy_(deviation.clamp_min(least))
+
+
+def _vectors(data: Any) -> tuple[Tensor, tuple[int, ...]]:
+    """Finite data of shape (N, …) as float32 rows (N, D), and the shape of one datum."""
+    array = check.reals(data, "data")
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(f"`data` must have shape (N, …) and not be empty, got {array.shape}")
+    return torch.from_numpy(array).float().flatten(1), array.shape[1:]
+
+
+def _flag(bounded: Any) -> bool:
+    if not isinstance(bounded, bool):
+        raise TypeError(f"`bounded` must be True or False, got {bounded!r}")
+    return bounded

@@ -12,6 +12,7 @@ which takes differences in float64 pair by pair and so depends on nothing but th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from lib._checks import Floats, Ints
 
 METRICS = ("euclidean", "cosine", "dot")
 CHUNK = 1 << 20  # numbers gathered at once for exact values: 8 MB
+TINY = 2.0**-40  # below, products of float32 might underflow by more than they are rounded
 BLOCK = 1 << 23  # bytes of a block of scores: it then stays near the caches
+FEW = 160  # queries; a product with fewer spends its time on fetching the points
 
 
 def vectors(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -51,9 +54,10 @@ def two_sets(X: ArrayLike, Y: ArrayLike | None) -> tuple[NDArray[Any], NDArray[A
 
 
 def block_size(block: int | None, n: int, itemsize: int = 8) -> int:
-    """Queries at once."""
+    """Queries at once: 8 MB of scores, or up to 32 MB where those would be too few queries."""
     if block is None:
-        return max(1, BLOCK // (n * itemsize))
+        row = n * itemsize
+        return max(1, BLOCK // row, min(FEW, 4 * BLOCK // row))
     return check.whole(block, "block", 1)
 
 
@@ -78,19 +82,20 @@ class Pairs:
             _refuse_zero_rows(X, "X")
             _refuse_zero_rows(self.Y, "Y")
         self.mean = sum(self._rows(X, r).sum(axis=0) for r in _chunks(X)) / n
-        lengths = self._lengths(X, self.mean)
-        # float32 gives a quick score its speed, but one far point would blur all the scores
-        narrow = X.dtype == self.Y.dtype == np.float32 and not double
-        narrow = narrow and lengths.max() <= 32.0 * np.median(lengths)
+        self.lengths = lengths = self._lengths(X, self.mean)
+        moved = np.zeros(d) if metric == "dot" else self.mean
+        self._moved = moved
+        own = lengths if self.themselves and metric != "dot" else self._lengths(self.Y, moved)
+        # float32 gives a quick score its speed, but one far point would blur all the scores, and
+        # tiny ones would underflow beside a large mean
+        far = max(lengths.max(), own.max())
+        narrow = not double and lengths.max() > TINY and far <= 32.0 * np.median(lengths)
         self.dtype = np.dtype(np.float32 if narrow else np.float64)
         # ½‖x‖² rides along as one more coordinate: no second pass over the block of scores
         self._right = np.empty((n, d + 1), dtype=self.dtype)
         for rows in _chunks(X):
             self._right[rows, :d] = self._rows(X, rows) - self.mean
         self._right[:, d] = 0.0 if metric == "dot" else lengths**2 / 2
-        moved = np.zeros(d) if metric == "dot" else self.mean
-        self._moved = moved
-        own = lengths if self.themselves and metric != "dot" else self._lengths(self.Y, moved)
         self.squares = own**2
         unit = np.finfo(self.dtype).eps / 2
         # d + 1 products and sums, the rounding of the vectors and of their squares, in any order
@@ -114,6 +119,20 @@ class Pairs:
         if self.themselves:
             scores[np.arange(size), np.arange(rows.start, rows.stop)] = np.inf
         return scores
+
+    def hide_copies(self, most: int) -> None:
+        """Move each point that equals `most` earlier ones far away from all queries.
+
+        As equal values go to the smaller index, no list of `most` neighbours misses it.
+        """
+        out_of_sight = np.finfo(self.dtype).max / 4  # not infinity: times 0, within BLAS, it is NaN
+        _, group, size = np.unique(self.lengths, return_inverse=True, return_counts=True)
+        seen: Counter[bytes] = Counter()
+        for point in np.flatnonzero(size[group] > most):
+            content = self.X[point].tobytes()
+            if seen[content] >= most:
+                self._right[point, -1] = out_of_sight
+            seen[content] += 1
 
     def raw(self, queries: Ints, points: Ints) -> Floats:
         """Exact value per pair, shape of both: ‖y - x‖², of unit vectors under cosine; -y·x for

@@ -21,6 +21,7 @@ from lib.hubness._pairs import METRICS, Pairs, block_size, two_sets
 
 REPAIRS = ("local_scaling", "mutual_proximity", "csls")
 SPARE = 8  # selected beyond k, so that rounding rarely sends anyone back to the whole row
+BLURRED = 1 / 200  # share of pairs that float32 may leave open; beyond, float64 is the quicker way
 GROUP = 32  # columns whose least score stands for them in the first round of selection
 
 Progress = Callable[[int, int], None]
@@ -56,7 +57,7 @@ def neighbours(
     Parameters
     ----------
     X : array_like of shape (n, d)
-        Points. float32 computes in float32 where that is safe, everything else in float64.
+        Points. Scores are float32 where that is safe; what they leave open is settled in float64.
     k : int
         From 1 to n - 1, with `Y` to n.
     metric : {"euclidean", "cosine", "dot"}
@@ -69,7 +70,7 @@ def neighbours(
     repair_k : int, optional
         Neighbours that "local_scaling" and "csls" take their scale from; default k.
     block : int, optional
-        Queries at once; changes speed and memory, never the result. Default: 8 MB of scores.
+        Queries at once; changes speed and memory, never the result. Default: 8 to 32 MB of scores.
     progress : callable, optional
         Called as ``progress(done, total)`` after each block of queries.
 
@@ -149,7 +150,8 @@ class _Search:
         metric = check.choice(metric, "metric", METRICS)
         if repair is not None:
             repair = check.choice(repair, "repair", REPAIRS)
-        points, queries = two_sets(X, Y)
+        points, queries = self.sets = two_sets(X, Y)
+        self.metric = metric
         self.k = neighbours_at_most(k, "k", len(points), queries is None)
         if progress is not None and not callable(progress):
             raise TypeError(f"`progress` must be a function, got {type(progress).__name__}")
@@ -160,7 +162,7 @@ class _Search:
             raise ValueError(f"`repair_k` must come with a `repair`, got {repair_k!r} without")
         self.rule: Any = None
         if repair is None:
-            self.pairs = Pairs(points, queries, metric)
+            self.pairs = self._plain()
         else:
             from lib.hubness import repairs  # which searches for its scales
 
@@ -172,22 +174,25 @@ class _Search:
 
     def blocks(self, *, ordered: bool) -> Any:
         """Per block: rows, chosen points (b, k), and exact values if `ordered`, else any order."""
-        pairs, total = self.pairs, len(self.pairs.Y)
+        total = len(self.pairs.Y)
         for start in range(0, total, self.block):
             rows = slice(start, min(start + self.block, total))
-            scores = pairs.quick(rows)
-            weights: Floats | None = None
-            if self.rule is not None:
-                scores, weights = self.rule.quick(scores, rows)
-            chosen, exact = self._select(scores, rows, weights, ordered)
+            chosen, exact = self._select(rows, ordered)
             yield rows, chosen, exact
             if self.progress is not None:
                 self.progress(rows.stop, total)
 
-    def _select(
-        self, scores: NDArray[Any], rows: slice, weights: Floats | None, ordered: bool
-    ) -> tuple[Ints, Floats]:
+    def _plain(self, *, double: bool = False) -> Pairs:
+        pairs = Pairs(*self.sets, self.metric, double=double)
+        pairs.hide_copies(self.k + pairs.themselves)  # one of the copies may be the query
+        return pairs
+
+    def _select(self, rows: slice, ordered: bool) -> tuple[Ints, Floats]:
         """The k least of each row, (b, k); a score is known up to slack (of its row) × weight."""
+        scores: NDArray[Any] = self.pairs.quick(rows)
+        weights: Floats | None = None
+        if self.rule is not None:
+            scores, weights = self.rule.quick(scores, rows)
         k, (b, n) = self.k, scores.shape
         candidates = smallest(scores, min(k + SPARE, n))  # (b, m)
         values = np.take_along_axis(scores, candidates, axis=1).astype(np.float64)
@@ -222,12 +227,17 @@ class _Search:
             order = np.argsort(key, axis=1, kind="stable")[:, :k]
             chosen[some] = np.take_along_axis(few, order, axis=1)
             exact[some] = np.take_along_axis(key, order, axis=1)
+        work = 0
         for row in np.flatnonzero(wide):
             reach = slack[row] if weights is None else slack[row] * weights
             inside = scores[row] - reach <= certain[row]
             if self.pairs.themselves:
                 inside[row + rows.start] = False
             many = np.flatnonzero(inside)
+            work += many.size
+            if work > BLURRED * scores.size and self.pairs.dtype == np.float32:
+                self.pairs = self._plain(double=True)  # for the blocks to come, too
+                return self._select(rows, ordered)
             key = self._exact(np.full(many.size, row + rows.start), many)
             order = np.argsort(key, kind="stable")[:k]
             chosen[row], exact[row] = many[order], key[order]

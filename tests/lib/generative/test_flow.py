@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from lib.generative.flow import EDGE, LEVEL, Flow, dequantise, train_flow
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, and waiting threads slow a busy machine down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def curve(n: int) -> np.ndarray:
@@ -25,9 +35,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def stirred(shape=(5,), couplings: int = 4, deviation: float = 0.3) -> Flow:
+def stirred(shape=(5,), couplings: int = 4, deviation: float = 0.3, bounded: bool = True) -> Flow:
     """A flow whose couplings, means and deviations are far from where they start."""
-    model = Flow(shape, couplings=couplings, width=16, generator=seeded()).double()
+    model = Flow(shape, couplings=couplings, width=16, generator=seeded(), bounded=bounded)
+    model = model.double()
     g = seeded(9)
     with torch.no_grad():
         for p in model.parameters():
@@ -136,6 +147,97 @@ def test_training_finds_a_density_better_than_independent_numbers():
     assert gain > 0.5
     drawn = model.sample(1000, seeded(5)).double()
     assert (drawn[:, 1] - drawn[:, 0].square()).abs().median() < 0.1
+
+
+# --- vectors --------------------------------------------------------------------------------------
+
+
+def cloud(n: int, scale: float = 1.0) -> np.ndarray:
+    """Vectors (n, 3) far from the origin, the third a curved function of the first two."""
+    x, y, noise = np.random.default_rng(0).standard_normal((3, n))
+    return scale * np.stack([x + 8.0, 5.0 * y, x**2 - y**2 + 0.1 * noise], 1)
+
+
+def test_an_unbounded_flow_has_an_inverse_and_the_determinant_of_its_jacobian():
+    model = stirred((4,), bounded=False)
+    x = 30.0 * torch.randn(6, 4, generator=seeded(1), dtype=torch.float64)
+    z, log_det = model.encode(x)
+    torch.testing.assert_close(model.decode(z), x)
+    for datum, got in zip(x, log_det, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda y: model.encode(y[None])[0][0], datum)
+        torch.testing.assert_close(got, torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_an_unbounded_density_integrates_to_1():
+    model = stirred((2,), deviation=0.1, bounded=False)
+    line = torch.linspace(-15.0, 15.0, 600, dtype=torch.float64)
+    mass = (
+        model.log_density(torch.cartesian_prod(line, line)).exp().sum() * (line[1] - line[0]) ** 2
+    )
+    assert mass.item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_before_its_couplings_move_a_flow_of_vectors_only_standardises_them():
+    data = cloud(500)
+    model = train_flow(
+        data, steps=1, generator=seeded(), learning_rate=1e-9, couplings=1, bounded=False
+    )
+    z, _ = model.encode(data)
+    expected = (data - data.mean(0)) / data.std(0)
+    np.testing.assert_allclose(z.numpy(), expected, atol=1e-4)
+
+
+def test_training_finds_a_better_density_of_vectors_than_independent_numbers():
+    settings = {"couplings": 6, "width": 32, "bounded": False}
+    model = train_flow(cloud(2000), steps=300, generator=seeded(), **settings)
+    start = train_flow(cloud(2000), steps=1, generator=seeded(), learning_rate=1e-9, **settings)
+    fresh = cloud(3000)[2000:]
+    assert model.log_density(fresh).mean() - start.log_density(fresh).mean() > 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_the_unit_of_vectors_does_not_matter(scale):
+    settings = {"steps": 20, "couplings": 4, "width": 16, "bounded": False}
+    plain = train_flow(cloud(300), generator=seeded(), **settings)
+    scaled = train_flow(cloud(300, scale), generator=seeded(), **settings)
+    (z, log_det), (w, log_det_w) = plain.encode(cloud(300)), scaled.encode(cloud(300, scale))
+    torch.testing.assert_close(w, z, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(log_det_w, log_det - 3 * math.log(scale), atol=1e-3, rtol=1e-3)
+
+
+def test_samples_of_an_unbounded_flow_are_not_cut():
+    model = train_flow(
+        cloud(500), steps=20, generator=seeded(), couplings=2, width=16, bounded=False
+    )
+    assert model.sample(100, seeded(1))[:, 0].mean() > 6.0
+
+
+def test_a_number_that_never_changes_leaves_a_flow_of_vectors_finite():
+    data = cloud(300)
+    data[:, 1] = 2.0
+    model = train_flow(data, steps=10, generator=seeded(), couplings=2, width=16, bounded=False)
+    assert torch.isfinite(model.log_density(data)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.full((3, 2), np.inf), "`data` must be finite, got inf"),
+        (np.zeros((0, 2)), r"`data` must have shape \(N, …\) and not be empty, got \(0, 2\)"),
+        (np.zeros(4), r"`data` must have shape \(N, …\) and not be empty, got \(4,\)"),
+    ],
+)
+def test_bad_vectors_are_an_error(data, message):
+    with pytest.raises(ValueError, match=message):
+        train_flow(data, steps=1, generator=seeded(), bounded=False)
+
+
+def test_a_bounded_flow_refuses_vectors_and_a_flag_that_is_none():
+    with pytest.raises(ValueError, match=r"`data` must lie in \[-1, 1\]"):
+        train_flow(cloud(10), steps=1, generator=seeded())
+    for call in (train_flow, lambda data, **_: Flow((3,), couplings=1, width=1, **_)):
+        with pytest.raises(TypeError, match="`bounded` must be True or False, got 'no'"):
+            call(cloud(10), generator=seeded(), bounded="no")
 
 
 @pytest.mark.parametrize(

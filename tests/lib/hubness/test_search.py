@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 
-from lib.hubness import k_occurrence, neighbours, search, skewness
+from lib.hubness import _pairs, k_occurrence, neighbours, search, skewness
 
 METRICS = ("euclidean", "cosine", "dot")
 
@@ -131,6 +131,62 @@ def test_one_far_point_in_float32():
     X = np.random.default_rng(6).normal(size=(500, 10)).astype(np.float32)
     X[17] = 1e8
     np.testing.assert_array_equal(k_occurrence(X, 5), counted(brute(X, 5, "euclidean")[0], 500))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_copies(metric, dtype):
+    rng = np.random.default_rng(11)
+    X = rng.normal(size=(400, 5)).astype(dtype)
+    X[rng.permutation(400)[:300]] = X[rng.integers(0, 3, 300)]
+    for Y in (None, X[:50]):
+        wanted = brute(X, 4, metric, Y)[0]
+        np.testing.assert_array_equal(neighbours(X, 4, metric=metric, Y=Y, block=90)[0], wanted)
+        counts = k_occurrence(X, 4, metric=metric, Y=Y)
+        np.testing.assert_array_equal(counts, counted(wanted, 400))
+
+
+def test_copies_beyond_a_list_are_out_of_sight():
+    X = np.arange(40.0)[:, None] % 2
+    pairs = _pairs.Pairs(X, None, "euclidean")
+    pairs.hide_copies(5)
+    far = pairs.quick(slice(20, 21))[0] > 1e30
+    np.testing.assert_array_equal(far, (np.arange(40) >= 10) | (np.arange(40) == 20))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("width", [1e-3, 1e-5, 1e-7])
+def test_clusters_that_float32_cannot_resolve(metric, width):
+    rng = np.random.default_rng(12)
+    X = np.repeat(rng.normal(size=(6, 8)), 100, axis=0) + width * rng.normal(size=(600, 8))
+    if metric == "dot":  # whose values differ by the rounding of their sums alone
+        X = np.round(X * 2**24) / 2**24
+    wanted = brute(X, 5, metric)[0]
+    np.testing.assert_array_equal(neighbours(X, 5, metric=metric, block=70).indices, wanted)
+    np.testing.assert_array_equal(k_occurrence(X, 5, metric=metric), counted(wanted, 600))
+
+
+def test_small_differences_beside_a_large_constant():
+    X = np.random.default_rng(13).normal(size=(600, 5))
+    wanted = k_occurrence(X, 5)
+    for size in (1e-10, 1e-20, 3e-21, 1e-21, 1e-100):  # squares near the least float32, 1e-45
+        beside = np.column_stack([X * size, np.ones(600)])
+        np.testing.assert_array_equal(k_occurrence(beside, 5), wanted)
+
+
+def test_queries_far_from_the_points():
+    rng = np.random.default_rng(14)
+    X, Y = rng.normal(size=(300, 5)), rng.normal(size=(20, 5))
+    for far in (1e2, 1e4):
+        wanted = brute(X, 5, "euclidean", Y + far)[0]
+        np.testing.assert_array_equal(neighbours(X, 5, Y=Y + far).indices, wanted)
+
+
+def test_float64_is_searched_in_float32_where_that_is_safe():
+    X = np.random.default_rng(15).normal(size=(50, 5))
+    assert _pairs.Pairs(X, None, "euclidean").dtype == np.float32
+    assert _pairs.Pairs(X, None, "euclidean", double=True).dtype == np.float64
+    assert _pairs.Pairs(X, X + 1e4, "euclidean").dtype == np.float64
 
 
 def test_input_of_other_kinds(tmp_path):
