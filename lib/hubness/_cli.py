@@ -86,8 +86,8 @@ def _report(options: argparse.Namespace) -> None:
 def _load(path: Path) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy file of numbers: {error}") from error
+    except (ValueError, EOFError) as error:  # NumPy's own words speak of pickles
+        raise ValueError(f"{path} is not a .npy file as numpy.save writes it") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise ValueError(f"{path} must hold one array (.npy), got an archive of several (.npz)")
@@ -156,9 +156,12 @@ def _write_picture(path: Path, counts: dict[str, Ints], options: argparse.Namesp
     axes.set_xlabel(f"N, entries in lists of the k = {options.k} nearest ({options.metric})")
     axes.set_ylabel("share of points with at least N")
     axes.legend(frameon=False)
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix.lower()
-    )
+    try:
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix.lower()
+        )
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     os.close(handle)
     try:
         figure.savefig(temporary, dpi=150)

@@ -119,7 +119,8 @@ def _load_vectors(path: Path) -> np.ndarray:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: expected a .npy file of numbers ({error})") from error
+        # NumPy's own words speak of pickles
+        raise InputError(f"{path}: expected a .npy file, as numpy.save writes it") from error
     if not isinstance(vectors, np.ndarray):
         raise InputError(f"{path}: expected a .npy file, got an archive of several arrays")
     try:
@@ -224,7 +225,11 @@ def _write_all(writers: dict[Path, Callable[[BinaryIO], None]]) -> None:
         for path, write in writers.items():
             target = path.resolve()
             draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            with draft.open("xb") as file:
+            try:
+                file = draft.open("xb")
+            except OSError as error:
+                raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+            with file:
                 ready.append((draft, target))
                 write(file)
         for draft, target in ready:
