@@ -66,6 +66,19 @@ def ratio(
     return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios), mine, other)
 
 
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Most bytes that torch allocates at one time beyond what existed before."""
+    import torch
+
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        kept = function()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda e: e.start_ns())
+    del kept
+    return int(np.cumsum([0, *(e.nbytes() for e in events)]).max())
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table with a title line."""
     cells = [[str(c) for c in columns], *([str(c) for c in row] for row in rows)]

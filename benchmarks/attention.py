@@ -21,7 +21,7 @@ import scipy.special
 import scipy.stats
 import torch
 import torch.nn.functional as F
-from _measure import ratio, table
+from _measure import peak_bytes, ratio, table
 from torch import Tensor
 
 from lib.attention import (
@@ -136,17 +136,6 @@ def differences(
         strict=True,
     )
     return float((a - b).detach().abs().max()), max(float((g - h).abs().max()) for g, h in grads)
-
-
-def peak_bytes(function: Callable[[], object]) -> int:
-    """Most bytes allocated at one time beyond what existed before."""
-    cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
-        kept = function()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    events.sort(key=lambda e: e.start_ns())
-    del kept
-    return int(np.cumsum([0, *(e.nbytes() for e in events)]).max())
 
 
 def memory() -> None:

@@ -37,6 +37,7 @@ from lib.attention.lengths import (
     factor_at,
     named_factors,
 )
+from lib.attention.positions import rotate as turn
 from lib.attention.side_by_side import Parameters, data_generators, draw_parameters, fit, take
 from lib.data.stdlib_text import Split
 
@@ -173,10 +174,7 @@ def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
     d = x.shape[-1]
     frequency = base ** (-torch.arange(0, d, 2, dtype=x.dtype) / d)  # (d / 2,)
     angle = positions[..., None].to(x.dtype) * frequency  # (…, m, d / 2)
-    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.polar(
-        torch.ones_like(angle), angle
-    )
-    return torch.view_as_real(turned).flatten(-2)
+    return turn(x, angle)
 
 
 def train_masked_lm(

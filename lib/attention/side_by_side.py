@@ -67,6 +67,7 @@ def fit(
     *,
     steps: int,
     learning_rate: float,
+    clip: float = math.inf,
     on_step: Callable[[int, NDArray[np.float64]], None] | None = None,
 ) -> NDArray[np.float64]:
     """Minimise the loss of every seed by Adam under a `one_cycle` schedule, in place.
@@ -80,6 +81,8 @@ def fit(
     steps : int
     learning_rate : float
         At the peak of the schedule.
+    clip : float, optional
+        Greatest norm of each seed's gradient; a longer one is scaled down to it.
     on_step : callable, optional
         Called after each step with its number (from 0) and the losses, shape (S,).
 
@@ -94,7 +97,7 @@ def fit(
         If a loss is not finite.
     """
     try:
-        return _descend(parameters, losses, steps, learning_rate, on_step)
+        return _descend(parameters, losses, steps, learning_rate, clip, on_step)
     finally:
         for p in parameters.values():
             p.requires_grad_(False)
@@ -106,6 +109,7 @@ def _descend(
     losses: Callable[[], Tensor],
     steps: int,
     learning_rate: float,
+    clip: float,
     on_step: Callable[[int, NDArray[np.float64]], None] | None,
 ) -> NDArray[np.float64]:
     adam = torch.optim.Adam([p.requires_grad_() for p in parameters.values()], betas=(0.9, 0.99))
@@ -115,6 +119,8 @@ def _descend(
         loss = losses()  # (S,)
         adam.zero_grad()
         loss.sum().backward()  # one term per seed: no seed's gradient sees another
+        if clip < math.inf:
+            _clip([p.grad for p in parameters.values() if p.grad is not None], clip)
         adam.step()
         history.append(loss.detach().double().numpy())
         if not np.isfinite(history[-1]).all():
@@ -125,3 +131,11 @@ def _descend(
         if on_step is not None:
             on_step(step, history[-1])
     return np.stack(history, axis=1)
+
+
+def _clip(gradients: Sequence[Tensor], longest: float) -> None:
+    """Scale each seed's gradient, over all parameters, to a norm of at most `longest`, in place."""
+    norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)  # (S,)
+    factor = longest / norm.clamp(min=longest)
+    for g in gradients:
+        g *= factor.view(-1, *(1,) * (g.ndim - 1))

@@ -64,6 +64,21 @@ def test_a_seed_in_company_takes_the_steps_it_takes_alone():
     assert torch.equal(company["w"][1:], alone["w"])
 
 
+def test_a_clipped_step_is_that_of_a_shorter_gradient_seed_by_seed():
+    """A linear loss whose slope has norm 5 for one seed, 0.5 for the other."""
+    slope = torch.tensor([[3.0, 4.0, 0.0], [0.3, 0.4, 0.0]], dtype=torch.float64)
+    halves = {"a": torch.zeros(2, 1, dtype=torch.float64), "b": torch.zeros(2, 2).double()}
+    seen = []
+
+    def loss():
+        if halves["a"].grad is not None:
+            seen.append(torch.cat([p.grad for p in halves.values()], 1).clone())
+        return (torch.cat([*halves.values()], 1) * slope).sum(1)
+
+    fit(halves, loss, steps=2, learning_rate=0.1, clip=1.0)
+    assert torch.allclose(seen[0], slope * torch.tensor([[0.2], [1.0]]))
+
+
 def test_fitted_parameters_carry_no_gradients():
     parameters = draw_parameters(draw, [0])
     fit(parameters, distance(parameters, 0.0), steps=2, learning_rate=0.1)
