@@ -51,7 +51,7 @@ class EncoderConfig:
         Layers, from 0, that get the scheme; all unless given. Not for schemes added to the input.
     max_length : int
         Tokens that tables of positions are made for, markers not counted; see
-        :func:`lib.attention.positions.make_scheme` for what happens beyond.
+        :func:`lib.attention.make_scheme` for what happens beyond.
     """
 
     symbols: int = 2

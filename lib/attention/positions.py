@@ -41,6 +41,7 @@ __all__ = [
     "ABSOLUTE",
     "SCHEMES",
     "PositionScheme",
+    "Sizes",
     "Toeplitz",
     "alibi_slopes",
     "make_scheme",
