@@ -22,15 +22,31 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def reals(values: ArrayLike, name: str) -> Floats:
-    """Finite real numbers in float64, of any shape."""
+def rng(value: Any, name: str = "rng") -> np.random.Generator:
+    """A generator handed in by the caller; seeds and the global state are refused."""
+    if not isinstance(value, np.random.Generator):
+        raise TypeError(
+            f"`{name}` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
+            f"got {type(value).__name__}"
+        )
+    return value
+
+
+def rectangular(values: ArrayLike, name: str) -> NDArray[Any]:
+    """An array of any shape and dtype; a tensor of torch as it is, detached and on the CPU."""
     tensor: Any = values
     if hasattr(tensor, "detach"):
-        values = tensor.detach().cpu().double().numpy()
+        tensor = tensor.detach().cpu()
+        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
     try:
-        array = np.asarray(values)
+        return np.asarray(values)
     except ValueError as error:  # NumPy's own word for ragged nesting
         raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
+
+
+def reals(values: ArrayLike, name: str) -> Floats:
+    """Finite real numbers in float64, of any shape."""
+    array = rectangular(values, name)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
     array = array.astype(np.float64, copy=False)
@@ -53,14 +69,7 @@ def vector(values: ArrayLike, name: str, lengths: tuple[int, ...] | None = None)
 
 def matrix(values: ArrayLike, name: str) -> NDArray[Any]:
     """Real numbers of shape (n, d) as they come: any dtype, memory-mapped, perhaps not finite."""
-    tensor: Any = values
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # NumPy's own word for ragged nesting
-        raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
+    array = rectangular(values, name)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.size == 0:
@@ -85,6 +94,14 @@ def number(value: float, name: str, low: float = -np.inf, high: float = np.inf) 
     if array.ndim != 0:
         raise ValueError(f"`{name}` must be a single number, got shape {array.shape}")
     return float(array)
+
+
+def positive(value: float, name: str) -> float:
+    """A single finite number above 0."""
+    got = number(value, name)
+    if got <= 0:
+        raise ValueError(f"`{name}` must be positive, got {got:g}")
+    return got
 
 
 def open_unit(value: float, name: str) -> float:

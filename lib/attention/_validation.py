@@ -6,10 +6,12 @@ Every message names the argument, says what was expected and what arrived.
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from lib._checks import rectangular
+from lib._checks import rng as rng
 
 Floats = NDArray[np.float64]
 
@@ -19,14 +21,7 @@ def real_array(values: ArrayLike, name: str) -> np.ndarray:
 
     A tensor of torch is taken as it is, detached and on the CPU.
     """
-    tensor: Any = values
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # NumPy's own word for ragged nesting
-        raise ValueError(f"`{name}` must be a rectangular array of numbers: {error}") from error
+    array = rectangular(values, name)
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
     if array.dtype.kind != "f":
@@ -143,16 +138,6 @@ def counts(values: ArrayLike, name: str, at_least: float = 1.0) -> Floats:
             f"`{name}` must be finite and at least {at_least:g}, got {array[bad].flat[0]}"
         )
     return array
-
-
-def generator(rng: np.random.Generator, name: str = "rng") -> np.random.Generator:
-    """A generator handed in by the caller; seeds and the global state are refused."""
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"`{name}` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
-    return rng
 
 
 def first_index(flags: np.ndarray) -> int | tuple[int, ...]:

@@ -242,7 +242,7 @@ class Gaussian(IidFamily):
         check.positive(self.sigma, "sigma")
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
-        return self.sigma * check.generator(rng).normal(size=_shape(n, rows))
+        return self.sigma * check.rng(rng).normal(size=_shape(n, rows))
 
     def quantile(self, log_odds: ArrayLike) -> Floats:
         return self.sigma * _normal_quantile(np.asarray(log_odds, dtype=float))
@@ -281,7 +281,7 @@ class Exponential(IidFamily):
     law = "constant"
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
-        return check.generator(rng).exponential(size=_shape(n, rows))
+        return check.rng(rng).exponential(size=_shape(n, rows))
 
     def quantile(self, log_odds: ArrayLike) -> Floats:
         return np.logaddexp(0.0, log_odds)
@@ -321,7 +321,7 @@ class BoundedEdge(IidFamily):
         check.positive(self.edge, "edge")
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
-        return 1 - check.generator(rng).random(size=_shape(n, rows)) ** (1 / self.edge)
+        return 1 - check.rng(rng).random(size=_shape(n, rows)) ** (1 / self.edge)
 
     def quantile(self, log_odds: ArrayLike) -> Floats:
         return -np.expm1(-np.logaddexp(0.0, log_odds) / self.edge)
@@ -363,7 +363,7 @@ class Sphere(IidFamily):
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
         # One coordinate of a Gaussian vector and the squared length of all others.
-        along = check.generator(rng).normal(size=_shape(n, rows))
+        along = check.rng(rng).normal(size=_shape(n, rows))
         across = rng.chisquare(self.d - 1, size=along.shape)
         return self.d * along / np.sqrt(along**2 + across)
 
@@ -408,7 +408,7 @@ class FiniteVocabulary(IidFamily):
         return ndtri((np.arange(self.types) + 0.5) / self.types)
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
-        return self.values[check.generator(rng).integers(self.types, size=_shape(n, rows))]
+        return self.values[check.rng(rng).integers(self.types, size=_shape(n, rows))]
 
     def quantile(self, log_odds: ArrayLike) -> Floats:
         return self.values[np.minimum((expit(log_odds) * self.types).astype(int), self.types - 1)]
@@ -457,7 +457,7 @@ class _Planted(ScoreFamily):
             raise ValueError(f"`sigma` must not be negative, got {self.sigma}")
 
     def sample(self, rng: np.random.Generator, n: int, rows: int = 1) -> Floats:
-        scores = self.sigma * check.generator(rng).normal(size=_shape(n, rows))
+        scores = self.sigma * check.rng(rng).normal(size=_shape(n, rows))
         scores[:, 0] = self.delta
         return scores
 

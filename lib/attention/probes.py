@@ -444,7 +444,7 @@ class _Company:
             {"parameters": self.parameters},
             losses,
             steps=check.whole(steps, "steps", 1),
-            learning_rate=_positive(learning_rate, "learning_rate"),
+            learning_rate=check.positive(learning_rate, "learning_rate"),
             clip=CLIP,
         )
 
@@ -466,13 +466,6 @@ def _one_output(config: EncoderConfig) -> None:
         raise TypeError(f"`config` must be an EncoderConfig, got {type(config).__name__}")
     if config.outputs != 1:
         raise ValueError(f"`config` must have outputs=1, got {config.outputs}")
-
-
-def _positive(value: float, name: str) -> float:
-    got = check.number(value, name)
-    if got <= 0:
-        raise ValueError(f"`{name}` must be positive, got {value!r}")
-    return got
 
 
 def _sequences(tokens: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -283,7 +283,7 @@ def entropy_curve(
     level = check.finite(level, "level")
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie strictly between 0 and 1, got {level}")
-    rng = check.generator(rng)
+    rng = check.rng(rng)
     lam = np.array([_scale_at(scale, int(n)) for n in sizes])
 
     drawn = rng.permuted(np.repeat(rows, repeats, axis=0), axis=-1)

@@ -137,7 +137,7 @@ def code_windows(
     ValueError
         If there is no such window.
     """
-    rng = _rng(rng)
+    rng = check.rng(rng)
     length = check.whole(length, "length", 1)
     count = check.whole(count, "count", 1)
     run = check.whole(run, "run", 1, length)
@@ -262,12 +262,3 @@ def _rows(tokens: Ints) -> Ints:
             f"got {array.dtype} of shape {array.shape}"
         )
     return array
-
-
-def _rng(rng: np.random.Generator) -> np.random.Generator:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"`rng` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
-    return rng

@@ -11,12 +11,13 @@ mixtures of Gaussians, in `lib.diffusion.mixture`.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from lib import _checks as check
 
 __all__ = ["Density", "letters", "moons", "picture", "rings", "spiral"]
 
@@ -58,12 +59,8 @@ class Density:
         TypeError, ValueError
             If `n` is not a whole number of at least 1, or `rng` not a numpy Generator.
         """
-        n = _whole(n, "n", 1)
-        if not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                "`rng` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
-                f"got {type(rng).__name__}"
-            )
+        n = check.whole(n, "n", 1)
+        check.rng(rng)
         return (self.draw(n, rng) - self.centre) / self.spread
 
 
@@ -111,7 +108,7 @@ def spiral(turns: float = 2.0, arms: int = 2, thickness: float = 0.25) -> Densit
     a single arm is ∫θ² e^{iθ} dθ / ∫θ dθ; with more arms it is 0.
     """
     turns = _real(turns, "turns", 0.0, strict=True)
-    arms = _whole(arms, "arms", 1)
+    arms = check.whole(arms, "arms", 1)
     thickness = _real(thickness, "thickness", 0.0)
     first, last = 0.5 * math.pi, (0.5 + 2.0 * turns) * math.pi
 
@@ -209,7 +206,7 @@ def letters(word: str, *, pixels: int = 96, thickness: float = 0.0) -> Density:
     """
     if not isinstance(word, str):
         raise TypeError(f"`word` must be a string, got {type(word).__name__}")
-    pixels = _whole(pixels, "pixels", 8)
+    pixels = check.whole(pixels, "pixels", 8)
     return picture(_raster(word, pixels), name=word, thickness=thickness)
 
 
@@ -256,18 +253,6 @@ def _plane(z: NDArray[np.complex128]) -> Points:
 
 def _blur(n: int, thickness: float, rng: np.random.Generator) -> Points:
     return thickness * rng.standard_normal((n, 2))
-
-
-def _whole(value: int, name: str, least: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be a whole number, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {number}")
-    return number
 
 
 def _real(value: float, name: str, least: float, *, strict: bool = False) -> float:

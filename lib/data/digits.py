@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from lib import _checks as check
+
 __all__ = ["SIDE", "Digits", "digits", "digits_split"]
 
 SIDE = 8  # pixels
@@ -81,11 +83,7 @@ def digits_split(rng: np.random.Generator, *, test_share: float = 0.2) -> tuple[
     ValueError
         If `test_share` does not lie strictly between 0 and 1.
     """
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            "`rng` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
+    check.rng(rng)
     if not 0.0 < test_share < 1.0:
         raise ValueError(f"`test_share` must lie strictly between 0 and 1, got {test_share}")
     everything = digits()

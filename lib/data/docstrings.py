@@ -162,7 +162,7 @@ def provenance_pairs(
     ValueError
         If there are fewer pairs of a grade.
     """
-    docs, rng = _docs(docs), _rng(rng)
+    docs, rng = _docs(docs), check.rng(rng)
     per_grade = check.whole(per_grade, "per_grade", 1)
     sentences, levels = _levels(docs)
     rows: list[tuple[str, str, float]] = []
@@ -197,7 +197,7 @@ def name_pairs(
     ValueError
         If there are fewer pairs, or `count` is odd.
     """
-    docs, rng = _docs(docs), _rng(rng)
+    docs, rng = _docs(docs), check.rng(rng)
     if check.whole(count, "count", 2) % 2:
         raise ValueError(f"`count` must be even, got {count}")
     entries = _entries(docs)
@@ -384,12 +384,3 @@ def _docs(docs: Sequence[Docstring]) -> Sequence[Docstring]:
     if not docs:
         raise ValueError("`docs` must hold at least one docstring, got none")
     return docs
-
-
-def _rng(rng: Any) -> np.random.Generator:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"`rng` must be a numpy.random.Generator such as np.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
-    return rng

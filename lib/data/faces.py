@@ -78,11 +78,7 @@ def faces(count: int, rng: np.random.Generator) -> Faces:
         If `count` is not a whole number of at least 1, or `rng` not a numpy Generator.
     """
     count = check.whole(count, "count", 1)
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            "`rng` must be a numpy.random.Generator such as numpy.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
+    check.rng(rng)
     parameters = rng.standard_normal((count, len(NAMES)))
     return Faces(draw(parameters).astype(np.float32), parameters)
 

@@ -8,7 +8,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib._checks import Floats, Ints, choice, number, open_unit, reals, vector, whole, within
+from lib._checks import (
+    Floats,
+    Ints,
+    choice,
+    number,
+    open_unit,
+    positive,
+    reals,
+    vector,
+    whole,
+    within,
+)
 
 __all__ = [
     "Floats",
@@ -16,6 +27,7 @@ __all__ = [
     "choice",
     "number",
     "open_unit",
+    "positive",
     "reals",
     "timesteps",
     "vector",

@@ -195,9 +195,7 @@ def train(
     x = _data(data, parameters[0])
     tensors.generator(generator)
     steps, batch = check.whole(steps, "steps", 1), check.whole(batch, "batch", 1)
-    learning_rate = check.number(learning_rate, "learning_rate")
-    if learning_rate <= 0:
-        raise ValueError(f"`learning_rate` must be positive, got {learning_rate:g}")
+    learning_rate = check.positive(learning_rate, "learning_rate")
     weight_decay = check.number(weight_decay, "weight_decay", 0.0)
     ema = check.number(ema, "ema", 0.0, 1.0)
     if ema == 1.0:

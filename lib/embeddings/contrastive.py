@@ -93,8 +93,7 @@ def train_contrastive(
     steps, batch = check.whole(steps, "steps", 1), check.whole(batch, "batch", 2)
     dim, min_count = check.whole(dim, "dim", 1), check.whole(min_count, "min_count", 1)
     for value, name in ((temperature, "temperature"), (learning_rate, "learning_rate")):
-        if check.number(value, name) <= 0.0:
-            raise ValueError(f"`{name}` must be positive, got {value:g}")
+        check.positive(value, name)
     check.generator(generator)
     first, second = _sides(pairs)
     vocabulary, table = _start(start, [*first, *second], dim, min_count, generator)

@@ -139,7 +139,7 @@ def _leading(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Left singular vectors (V, d) and singular values (d,), the largest first."""
     size = matrix.shape[0]
-    start = np.ones(size) if rng is None else check_rng(rng).standard_normal(size)
+    start = np.ones(size) if rng is None else check.rng(rng).standard_normal(size)
     left, values, _ = svds(matrix, k=dim, v0=start)
     order = np.argsort(-values)
     left, values = left[:, order], values[order]
@@ -148,13 +148,3 @@ def _leading(
         raise ValueError(f"`dim` must be at most {rank}, the rank of the matrix, got {dim}")
     largest = left[np.abs(left).argmax(axis=0), np.arange(dim)]
     return left * np.sign(largest), values
-
-
-def check_rng(rng: object) -> np.random.Generator:
-    """A generator handed in by the caller; seeds are refused."""
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"`rng` must be a numpy.random.Generator such as np.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
-    return rng

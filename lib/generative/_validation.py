@@ -28,8 +28,7 @@ def settings(low: int = 1, **values: int) -> None:
 def positive(**values: float) -> None:
     """Settings that are real numbers above 0."""
     for name, value in values.items():
-        if check.number(value, name) <= 0.0:
-            raise ValueError(f"`{name}` must be positive, got {value:g}")
+        check.positive(value, name)
 
 
 def share(value: float, name: str) -> float:

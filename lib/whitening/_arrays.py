@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,16 +52,6 @@ def index_pairs(pairs: ArrayLike, rows: int, name: str = "pairs") -> Ints:
             f"in pair {row}"
         )
     return array.astype(np.int64, copy=False)
-
-
-def generator(rng: Any, name: str = "rng") -> np.random.Generator:
-    """A generator handed in by the caller; seeds and the global state are refused."""
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"`{name}` must be a numpy.random.Generator such as np.random.default_rng(0), "
-            f"got {type(rng).__name__}"
-        )
-    return rng
 
 
 def listed(rows: np.ndarray, most: int = 5) -> str:

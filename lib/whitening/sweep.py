@@ -166,7 +166,7 @@ def whitening_sweep(
         raise ValueError(f"`scores` must not all be equal, got {gold[0]:g} for every pair")
     betas, gammas = check.vector(betas, "betas"), check.vector(gammas, "gammas")
     dims = _dims(dims, x.shape[1])
-    arrays.generator(rng)
+    check.rng(rng)
     resamples = check.whole(resamples, "resamples", 0)
     level = check.open_unit(level, "level")
     if check.number(eps, "eps", 0.0) >= 1.0:

@@ -271,7 +271,7 @@ def test_tokens_of_a_seed_trained_alone_give_the_same_encoder():
         ({"length": 1}, "`length` must be at least 2, got 1"),
         ({"steps": 0}, "`steps` must be at least 1, got 0"),
         ({"seeds": ()}, "`seeds` must be one or more different numbers"),
-        ({"learning_rate": 0.0}, "`learning_rate` must be positive, got 0.0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive, got 0"),
         ({"learning_rate": np.nan}, "`learning_rate` must be finite, got nan"),
     ],
 )
