@@ -190,7 +190,7 @@
         html("div", { class: "bx-control-head" }, label, this.shown), this.input);
       this.input.addEventListener("input", () => changed(this, this.fromTrack(this.input.value)));
       this.input.addEventListener("keydown", (event) => this.onKey(event, changed));
-      this.set(spec.start);
+      this.reset();
     }
 
     get low() { return this.axis[0]; }
@@ -250,7 +250,11 @@
       return [[i, 1 - t], [i + 1, t]].filter((side) => side[1] > 0);
     }
 
-    reset() { this.set(this.spec.start); }
+    /* Exactly at the start: `set` leaves the thumb where it already means the value. */
+    reset() {
+      this.set(this.spec.start);
+      this.input.value = Math.round(this.position);
+    }
   }
 
   class ChoiceControl {
