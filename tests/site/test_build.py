@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -255,13 +256,20 @@ def test_an_interrupted_build_leaves_the_last_good_pages_and_no_notebook_running
     )
     command = [sys.executable, str(ROOT / "site" / "build.py"), "--root", str(built_book.root)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell has the programs that it puts into the background ignore Ctrl-C, and what they
+        # start inherits that; at a reader's prompt the build listens
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (note.exists() and note.read_text("utf-8").endswith(" ")):
         assert time.monotonic() < deadline, "the notebook never started"
         time.sleep(0.1)
-    os.killpg(process.pid, 2)  # what Ctrl-C does: the signal goes to the whole group
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: the signal goes to the whole group
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip() == "Stopped; the pages of the last good build are as they were."
