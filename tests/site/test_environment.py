@@ -278,6 +278,27 @@ def test_a_strict_page_sees_what_leaves_its_origin_and_what_goes_wrong(
         noted.clear()
 
 
+def test_a_strict_page_forgives_what_was_still_loading_when_it_was_left(
+    tmp_path: Path, serve: Callable[[Path], str], new_strict_page: Callable[..., StrictPage]
+) -> None:
+    (tmp_path / "index.html").write_text("<script>fetch('slow.svg')</script>", "utf-8")
+    (tmp_path / "next.html").write_text("<script>fetch('refused.svg')</script>", "utf-8")
+    page = new_strict_page(serve(tmp_path))
+    left: list[str] = []
+    page.on("requestfailed", lambda request: left.append(request.url))
+    page.route("**/slow.svg", lambda route: None)  # never answered
+    page.route("**/refused.svg", lambda route: route.abort("connectionrefused"))
+    with page.expect_request("**/slow.svg"):
+        page.open("index.html")
+    with page.expect_event("requestfailed", lambda request: "refused" in request.url):
+        page.open("next.html")
+    assert [url.rsplit("/", 1)[1] for url in left] == ["slow.svg", "refused.svg"]
+    assert len(page.failed) == 1
+    assert "net::ERR_CONNECTION_REFUSED" in page.failed[0]
+    page.failed.clear()
+    page.console.clear()
+
+
 def test_the_server_of_make_serve_hands_out_scripts_and_fonts_as_such(
     tmp_path: Path, serve: Callable[[Path], str]
 ) -> None:
