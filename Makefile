@@ -2,7 +2,7 @@
 # Settings: JOBS=2 (notebooks or tests at a time), PORT=8123, PYTHON=/path/to/python3.
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lab notebooks bench clean env env-test
+.PHONY: help book test serve lab notebooks trunk bench clean env env-test
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,6 +17,7 @@ help:
 	@echo "make lab         work on the chapters in JupyterLab, with a live kernel"
 	@echo "make test        run every test; builds the book first"
 	@echo "make notebooks   execute the chapters and store them in normal form"
+	@echo "make trunk       pretrain the small Transformer that the ladder chapter ships"
 	@echo "make bench       time lib against its peers"
 	@echo "make clean       remove what was built or cached, except $(VENV)"
 
@@ -34,6 +35,9 @@ lab: env
 
 notebooks: env
 	@$(PY) site/normalise.py $(AT_A_TIME)
+
+trunk: env
+	@$(PY) -m lib.tuning.pretrain
 
 bench: env-test
 	@for script in benchmarks/[!_]*.py; do \

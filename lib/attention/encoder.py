@@ -210,7 +210,7 @@ class Encoder(nn.Module):
         return mask, count
 
     def _check(self, tokens: Tensor, padding: Tensor | None) -> None:
-        _check_tokens(tokens, self.config.symbols)
+        check_tokens(tokens, self.config.symbols)
         if self.config.position == "learned" and tokens.shape[1] > self.config.max_length:
             raise ValueError(
                 f"`tokens` must have at most `max_length` = {self.config.max_length} columns for "
@@ -277,7 +277,7 @@ def _normal(rows: int, width: int, generator: torch.Generator) -> nn.Parameter:
 # --- what a caller hands in -----------------------------------------------------------------------
 
 
-def _check_tokens(tokens: Tensor, symbols: int) -> None:
+def check_tokens(tokens: Tensor, symbols: int) -> None:
     if not isinstance(tokens, Tensor):
         raise TypeError(f"`tokens` must be a torch.Tensor, got {type(tokens).__name__}")
     if tokens.dtype not in (torch.int64, torch.int32):

@@ -1,0 +1,228 @@
+"""A ladder beside models of the `transformers` package, made here, untrained, without network."""
+
+from __future__ import annotations
+
+import copy
+import socket
+
+import peft
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+from lib.tuning.costs import activation_memory, count_operations
+from lib.tuning.ladder import LadderSideNetwork, NoRungs
+from lib.tuning.methods import lora, trainable_count
+
+WORDS, WIDTH, LAYERS, HEADS = 60, 32, 4, 2
+
+ENCODER = {
+    "vocab_size": WORDS,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 4 * WIDTH,
+    "max_position_embeddings": 40,
+}
+GPT2 = {"vocab_size": WORDS, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 40}
+DISTIL = {"vocab_size": WORDS, "dim": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 64}
+T5 = {"vocab_size": WORDS, "d_model": WIDTH, "d_kv": 16, "num_layers": LAYERS, "num_heads": HEADS}
+
+MODELS = {  # and the name of their stack of blocks
+    "bert": (lambda: BertModel(BertConfig(**ENCODER)), "encoder.layer"),
+    "roberta": (lambda: RobertaModel(RobertaConfig(**ENCODER)), "encoder.layer"),
+    "gpt2": (lambda: GPT2Model(GPT2Config(**GPT2)), "h"),
+    "gpt2 with its output layer": (lambda: GPT2LMHeadModel(GPT2Config(**GPT2)), "transformer.h"),
+    "llama": (
+        lambda: LlamaModel(LlamaConfig(**ENCODER, num_key_value_heads=1, pad_token_id=0)),
+        "layers",
+    ),
+    "distilbert": (lambda: DistilBertModel(DistilBertConfig(**DISTIL)), "transformer.layer"),
+    "t5": (lambda: T5EncoderModel(T5Config(**T5)), "encoder.block"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError("these tests need no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(name: str) -> tuple[PreTrainedModel, str]:
+    """A model in training mode, and the name of its stack."""
+    make, blocks = MODELS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # transformers draws from the global generator
+        return make().train(), blocks
+
+
+def words(batch: int, n: int, seed: int = 0) -> Tensor:
+    return torch.randint(1, WORDS, (batch, n), generator=draw(seed))
+
+
+def beside(name: str, kind: type = LadderSideNetwork, **settings):
+    model, blocks = made(name)
+    settings = {"width": WIDTH, "reduction": 4, "generator": draw(1)} | settings
+    return model, kind(model, blocks, **settings)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_states_are_those_that_the_model_reports(name):
+    model, side = beside(name, rungs=(0, 2))
+    states = side.states(input_ids=words(3, 7))
+    assert [h.shape for h in states] == [(3, 7, WIDTH)] * 3
+    assert not any(h.requires_grad for h in states)
+    model.eval()
+    theirs = model(input_ids=words(3, 7), output_hidden_states=True).hidden_states
+    assert len(theirs) == LAYERS + 1
+    for got, k in zip(states, (0, 1, 3), strict=True):
+        torch.testing.assert_close(got, theirs[k].detach())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_only_the_ladder_gets_gradients(name):
+    model, side = beside(name)
+    readout = nn.Linear(side.width, 2)
+    scores = readout(side(input_ids=words(4, 6)).mean(1))
+    F.cross_entropy(scores, torch.tensor([0, 1, 1, 0])).backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.requires_grad for p in model.parameters())  # it was not frozen to get there
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in side.parameters())
+    assert not {id(p) for p in side.parameters()} & {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+def test_the_trunks_dropout_is_off_in_its_training_mode(name):
+    model, side = beside(name)
+    tokens = words(2, 9)
+    twice = [model(input_ids=tokens).last_hidden_state for _ in range(2)]
+    assert not torch.equal(*twice)  # there is dropout to be switched off
+    for first, again in zip(side.states(tokens), side.states(tokens), strict=True):
+        assert torch.equal(first, again)
+    assert all(part.training for part in model.modules())
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("form", ["gated", "additive"])
+def test_stored_states_train_the_same_ladder(name, form):
+    model, live = beside(name, form=form, normalise=True)
+    stored = copy.deepcopy(live)
+    tokens, goal = words(4, 8), torch.randn(4, 8, live.width, generator=draw(2))
+    states = live.states(input_ids=tokens)
+    before = [p.clone() for p in model.parameters()]
+    losses = []
+    for side, run in (
+        (live, lambda: live(input_ids=tokens)),
+        (stored, lambda: stored.from_states(states)),
+    ):
+        steps = torch.optim.AdamW(side.parameters(), lr=0.01)
+        for _ in range(5):
+            loss = F.mse_loss(run(), goal)
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+            losses.append(loss.item())
+    assert losses[:5] == losses[5:]
+    assert losses[4] < losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_mask_of_padding_reaches_the_trunk():
+    _, side = beside("bert")
+    short = words(1, 5)
+    padded = F.pad(short, (0, 3))
+    mask = (padded != 0).long()
+    alone = side.states(input_ids=short)
+    masked = side.states(input_ids=padded, attention_mask=mask)
+    for h, wide in zip(alone, masked, strict=True):
+        torch.testing.assert_close(wide[:, :5], h, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_a_ladder_keeps_less_and_walks_less_than_pefts_lora(name):
+    model, side = beside(name, reduction=8)
+    theirs = peft.get_peft_model(
+        copy.deepcopy(model), peft.LoraConfig(r=8, target_modules=["query", "value"])
+    )
+    tokens = words(8, 32)
+
+    def ladder() -> Tensor:
+        return side(input_ids=tokens).sum()
+
+    def low_rank() -> Tensor:
+        return theirs(input_ids=tokens).last_hidden_state.sum()
+
+    kept = activation_memory(ladder, (side, model)), activation_memory(low_rank, theirs)
+    assert kept[0] < kept[1] / 2
+    assert count_operations(ladder).backward < count_operations(low_rank).backward / 2
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize("rank", [1, 8])
+def test_pefts_lora_trains_as_many_numbers_as_the_formula_says(name, rank):
+    model, _ = made(name)
+    config = peft.LoraConfig(r=rank, target_modules=["query", "value"])
+    theirs = peft.get_peft_model(copy.deepcopy(model), config)
+    formula = 4 * LAYERS * rank * WIDTH
+    assert theirs.get_nb_trainable_parameters()[0] == formula
+    assert trainable_count(lora(model, rank, draw())) == formula
+
+
+@pytest.mark.parametrize("rungs", [None, (1, 3)])
+def test_a_ladder_trains_as_many_numbers_as_the_formula_says(rungs):
+    _, side = beside("bert", rungs=rungs)
+    count, d = len(side.rungs), WIDTH // 4
+    blocks = count * (12 * d * d + 13 * d)
+    assert trainable_count(side) == (count + 1) * WIDTH * d + blocks + count + 2 * d
+
+
+def test_the_control_takes_the_same_model():
+    model, side = beside("bert", NoRungs, rungs=(1, 3))
+    (embedded,) = side.states(input_ids=words(2, 6))
+    torch.testing.assert_close(
+        embedded, model.eval().embeddings(input_ids=words(2, 6)).detach(), atol=1e-6, rtol=1e-5
+    )
+    assert side(input_ids=words(2, 6)).shape == (2, 6, WIDTH // 4)
+
+
+def test_a_trunk_in_half_precision_serves_a_ladder_in_single():
+    model, side = beside("bert")
+    model.bfloat16()
+    states = side.states(input_ids=words(2, 6))
+    assert {h.dtype for h in states} == {torch.bfloat16}
+    with pytest.raises(TypeError, match=r"`states` must be tensors of torch\.float32"):
+        side.from_states(states)
+    y = side.from_states([h.float() for h in states])
+    assert y.dtype == torch.float32
+    assert y.isfinite().all()
+
+
+def test_a_wrong_name_of_the_stack_is_refused():
+    model, _ = made("bert")
+    with pytest.raises(ValueError, match="`blocks` must name a part of `model`"):
+        LadderSideNetwork(model, "encoder.layers", width=WIDTH, generator=draw())
+    with pytest.raises(TypeError, match=r"`blocks` must be a torch\.nn\.ModuleList"):
+        LadderSideNetwork(model, "encoder", width=WIDTH, generator=draw())
