@@ -17,7 +17,7 @@ help:
 	@echo "make lab         work on the chapters in JupyterLab, with a live kernel"
 	@echo "make test        run every test; builds the book first"
 	@echo "make notebooks   execute the chapters and store them in normal form"
-	@echo "make trunk       pretrain the small Transformer that the ladder chapter ships"
+	@echo "make trunk       pretrain the small Transformer that lib.tuning ships"
 	@echo "make bench       time lib against its peers"
 	@echo "make clean       remove what was built or cached, except $(VENV)"
 
