@@ -50,6 +50,7 @@ __all__ = [
     "Figures",
     "Plain",
     "RDrop",
+    "Sentences",
     "Tagger",
     "TaggerConfig",
     "Trained",
@@ -643,7 +644,7 @@ def measure(
     test : Sentences
     view : callable, optional
         Applied to the true and to the predicted sets of all sentences before they are compared;
-        :func:`lib.spans.tagging.flat_subset` keeps the outermost spans.
+        :func:`lib.spans.flat_subset` keeps the outermost spans.
 
     Returns
     -------

@@ -47,6 +47,7 @@ __all__ = [
     "REUSING",
     "Features",
     "FineTuned",
+    "Task",
     "Together",
     "batches",
     "descend",

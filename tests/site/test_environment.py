@@ -168,7 +168,7 @@ def test_make_alone_prints_every_target_and_does_nothing() -> None:
 
 
 def test_the_targets_are_those_that_the_book_promises() -> None:
-    assert targets() == {"book", "test", "serve", "lab", "notebooks", "bench", "clean"}
+    assert targets() == {"book", "test", "serve", "lab", "notebooks", "trunk", "bench", "clean"}
 
 
 def test_every_make_command_in_the_readme_exists_and_every_target_is_explained() -> None:
