@@ -47,6 +47,7 @@ __all__ = [
 Dim = int | tuple[int, ...]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 BLOCK = 2**15  # cells worked on at a time: a dozen such tensors of float32 fit a core's cache
+SMALL = 2**22  # cells up to which working in blocks saves no time
 
 # --- of probabilities -----------------------------------------------------------------------------
 
@@ -202,8 +203,8 @@ def globalpointer_divergence(
 
     Notes
     -----
-    The backward pass keeps the scores themselves and computes the rest anew, so that nothing of
-    their size is stored besides.  Second derivatives by reverse mode twice; no forward mode.
+    On large tables the backward pass keeps the scores themselves and computes the rest anew, so
+    that nothing of their size is stored besides; then there is no forward mode of differentiation.
 
     References
     ----------
@@ -216,6 +217,11 @@ def globalpointer_divergence(
     tensor(0.5633)
     """
     dim = _check_scores(s, t, mask, dim)
+    if s.numel() <= SMALL:
+        cells = (s.sigmoid() - t.sigmoid()) * (s - t)
+        total = (cells if mask is None else cells * mask).sum(dim)
+        if _finite(total, unknown=False):  # else a hidden score may be infinite
+            return total
     shown = torch.ones((), dtype=torch.bool, device=s.device) if mask is None else mask
     return _checked(_SpanDivergence.apply(s, t, shown).sum(dim), s, t, mask)
 
@@ -656,12 +662,12 @@ def _require_finite(x: Tensor, name: str) -> None:
         raise ValueError(f"`{name}` must be finite where it counts, got {check.not_finite(x)}")
 
 
-def _finite(x: Tensor) -> bool:
-    """Whether all numbers are finite; True where torch.func.vmap hides them."""
+def _finite(x: Tensor, unknown: bool = True) -> bool:
+    """Whether all numbers are finite; `unknown` where torch.func.vmap hides them."""
     try:
         return check.all_finite(x.detach())
     except RuntimeError:
-        return True
+        return unknown
 
 
 def _check_callables(**functions: Any) -> None:

@@ -176,12 +176,6 @@ def test_the_landing_page_leads_to_every_chapter(name):
     assert name in {target("index.html", link) for link in soup("index.html").select("article a")}
 
 
-@every_page
-def test_what_is_still_to_come_has_no_link(name):
-    to_come = soup(name).select(".book-to-come")
-    assert [str(link) for card in to_come for link in card.select("a")] == []
-
-
 @every_chapter
 def test_the_button_delivers_the_notebook_of_the_chapter(opened, name):
     page = opened(name)

@@ -50,6 +50,12 @@ def plain(s: Tensor, t: Tensor) -> Tensor:
     return ((s.sigmoid() - t.sigmoid()) * (s - t)).sum(ALL)
 
 
+@pytest.fixture(params=["formula", "blocks"])
+def route(request, monkeypatch) -> None:
+    """Both ways of computing the span divergence: of small tables, of large ones."""
+    monkeypatch.setattr(divergence, "SMALL", 2**22 if request.param == "formula" else 0)
+
+
 # --- oracles --------------------------------------------------------------------------------------
 
 
@@ -228,6 +234,7 @@ def test_small_loss_keeps_its_digits():
 
 @pytest.mark.parametrize("block", [1, 5, 10**6])
 def test_blocks_change_no_value_and_no_gradient(block, monkeypatch):
+    monkeypatch.setattr(divergence, "SMALL", 0)
     monkeypatch.setattr(divergence, "BLOCK", block)
     s, t = scores(2, 3, 4, 5).requires_grad_()
     mask = torch.rand(3, 1, 5, generator=torch.Generator().manual_seed(1)) < 0.7
@@ -244,6 +251,7 @@ def test_blocks_change_no_value_and_no_gradient(block, monkeypatch):
         assert close(a, b)
 
 
+@pytest.mark.usefixtures("route")
 @pytest.mark.parametrize("name", OF_SCORES)
 def test_derivatives_agree_with_finite_differences(name):
     s, t = (x.detach().requires_grad_() for x in scores(2, 2, 3, scale=1.0))
@@ -251,6 +259,7 @@ def test_derivatives_agree_with_finite_differences(name):
     assert torch.autograd.gradgradcheck(OF_SCORES[name], (s, t))
 
 
+@pytest.mark.usefixtures("route")
 def test_curvature_of_the_span_divergence_is_twice_the_slope_of_sigma():
     s = scores(2, 3)
     hessian = torch.func.jacrev(torch.func.jacrev(lambda x: globalpointer_divergence(x, s)))(s)
@@ -258,7 +267,8 @@ def test_curvature_of_the_span_divergence_is_twice_the_slope_of_sigma():
     assert close(hessian.reshape(6, 6), (2 * slope.flatten()).diag())
 
 
-def test_gradient_is_kept_in_no_tensor_of_the_size_of_the_scores():
+def test_gradient_of_large_tables_is_kept_in_no_tensor_of_their_size(monkeypatch):
+    monkeypatch.setattr(divergence, "SMALL", 0)
     s, t = (x.detach().requires_grad_() for x in scores(2, 30, 30))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
@@ -267,6 +277,7 @@ def test_gradient_is_kept_in_no_tensor_of_the_size_of_the_scores():
     assert set(large) == {s.data_ptr(), t.data_ptr()}
 
 
+@pytest.mark.usefixtures("route")
 @pytest.mark.parametrize("shared_mask", [True, False])
 @pytest.mark.parametrize("name", OF_SCORES)
 def test_vmap_does_what_a_loop_does(name, shared_mask):
