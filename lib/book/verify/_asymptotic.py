@@ -119,7 +119,7 @@ def asymptotic(
         [words] if isinstance(words, str) else words,
         side="order" if order is not None else "limit",
         n=len(sizes_),
-        stated=stated,
+        stated=float(number(stated)),  # as shown: the last digits depend on the processor
         tolerance=tolerance
         if tolerance is not None
         else (ORDER_TOLERANCE if order is not None else LIMIT_TOLERANCE),
