@@ -154,6 +154,7 @@ def symmetric_kl_of_logits(
     Returns
     -------
     Tensor of the shape without `dim`
+        Of float32 for scores in half precision.
 
     Raises
     ------
@@ -168,6 +169,7 @@ def symmetric_kl_of_logits(
     rounding would otherwise multiply. See the article's first step, https://kexue.fm/archives/9039.
     """
     dim = _check_scores(s, t, mask, dim)
+    s, t = _single(s), _single(t)
     log_p, log_q = _log_softmax(s, mask, dim), _log_softmax(t, mask, dim)
     difference = log_p.exp() - log_q.exp()  # 0 - 0 in hidden cells
     total = (difference * _shown(log_p - log_q, mask)).sum(dim)
@@ -194,6 +196,7 @@ def globalpointer_divergence(
     Returns
     -------
     Tensor of the shape without `dim`
+        Of float32 for scores in half precision.
 
     Raises
     ------
@@ -217,6 +220,7 @@ def globalpointer_divergence(
     tensor(0.5633)
     """
     dim = _check_scores(s, t, mask, dim)
+    s, t = _single(s), _single(t)
     if s.numel() <= SMALL:
         cells = (s.sigmoid() - t.sigmoid()) * (s - t)
         total = (cells if mask is None else cells * mask).sum(dim)
@@ -304,6 +308,7 @@ def squared_difference(
     Returns
     -------
     Tensor of the shape without `dim`
+        Of float32 for scores in half precision.
 
     Raises
     ------
@@ -311,6 +316,7 @@ def squared_difference(
         As in :func:`globalpointer_divergence`.
     """
     dim = _check_scores(s, t, mask, dim)
+    s, t = _single(s), _single(t)
     return _checked((_shown(s, mask) - _shown(t, mask)).square().sum(dim), s, t, mask)
 
 
@@ -334,7 +340,7 @@ def multilabel_cross_entropy(
     Returns
     -------
     Tensor of the shape without `dim`
-        In nats.
+        In nats; of float32 for scores in half precision.
 
     Raises
     ------
@@ -348,7 +354,7 @@ def multilabel_cross_entropy(
     """
     dim = _check_table(scores, "scores", mask, dim)
     _check_labels(labels, scores, mask)
-    scores = _shown(scores, mask)
+    scores = _shown(_single(scores), mask)
     if not _finite(scores):
         raise ValueError(
             f"`scores` must be finite where they count, got {check.not_finite(scores)}"
@@ -371,6 +377,11 @@ def _log_softmax(s: Tensor, mask: Tensor | None, dim: tuple[int, ...]) -> Tensor
     """Logarithms of softmax probabilities over several axes; -inf in hidden cells."""
     s = s if mask is None else s.masked_fill(~mask, -torch.inf)
     return s - s.logsumexp(dim, keepdim=True)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Half precision made single: a sum over spans needs its digits, and its range."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _shown(x: Tensor, mask: Tensor | None) -> Tensor:

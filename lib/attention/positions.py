@@ -69,10 +69,11 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     ----------
     x : Tensor, shape (…, n, d)
     angles : Tensor, shape broadcastable to (…, n, d / 2)
+        Of float32, or of float64 for such an x: half precision can't tell places beyond 256 apart.
 
     Returns
     -------
-    Tensor, shape (…, n, d)
+    Tensor, shape (…, n, d), in the dtype of x
 
     References
     ----------
@@ -80,15 +81,20 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """
     if x.shape[-1] % 2:
         raise ValueError(f"`x` must have an even last axis, got shape {tuple(x.shape)}")
-    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.polar(
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 has no complex numbers
+    turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * torch.polar(
         torch.ones_like(angles), angles
     )
-    return torch.view_as_real(turned).flatten(-2)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def frequencies(width: int, like: Tensor) -> Tensor:
-    """base^(-2t/width) for t = 0 … width/2 - 1, in the dtype and on the device of `like`."""
-    t = torch.arange(0, width, 2, dtype=like.dtype, device=like.device)
+    """base^(-2t/width) for t = 0 … width/2 - 1, on the device of `like`.
+
+    In its dtype, but float32 at least: angles of half precision would be wrong.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    t = torch.arange(0, width, 2, dtype=dtype, device=like.device)
     return BASE ** (-t / width)  # (width / 2,)
 
 
@@ -97,7 +103,7 @@ def sinusoidal(positions: Tensor, width: int) -> Tensor:
 
     Parameters
     ----------
-    positions : Tensor of a floating dtype, shape (n,)
+    positions : Tensor of float32 or float64, shape (n,)
     width : int
         Even.
 
@@ -293,8 +299,9 @@ class Sinusoidal(PositionScheme):
         self.register_buffer("like", torch.empty(0), persistent=False)  # dtype and device
 
     def embed(self, n: int) -> Tensor:
-        m = torch.arange(n, dtype=self.like.dtype, device=self.like.device)
-        return sinusoidal(m, self.sizes.width)  # (n, width)
+        exact = torch.promote_types(self.like.dtype, torch.float32)
+        m = torch.arange(n, dtype=exact, device=self.like.device)
+        return sinusoidal(m, self.sizes.width).to(self.like.dtype)  # (n, width)
 
 
 class Learned(PositionScheme):
@@ -365,7 +372,7 @@ class RoPE(PositionScheme):
             )
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        m = torch.arange(q.shape[-2], dtype=q.dtype, device=q.device)
+        m = torch.arange(q.shape[-2], device=q.device)
         angles = m[:, None] * frequencies(q.shape[-1], q)  # (n, d / 2)
         return rotate(q, angles), rotate(k, angles)
 
@@ -415,8 +422,9 @@ class TransformerXL(PositionScheme):
 
     def logits(self, q: Tensor, k: Tensor) -> Tensor:
         n, d = q.shape[-2:]
-        back = -offsets(n, q.device).to(q.dtype)  # i - j, in the order of j - i
-        r = self.project(sinusoidal(back, self.sizes.width))  # (2n - 1, width)
+        exact = torch.promote_types(q.dtype, torch.float32)
+        back = -offsets(n, q.device).to(exact)  # i - j, in the order of j - i
+        r = self.project(sinusoidal(back, self.sizes.width).to(q.dtype))  # (2n - 1, width)
         r = r.unflatten(-1, (-1, d)).permute(1, 2, 0)  # (H, d, 2n - 1)
         place = skew((q + self.v) @ r)  # (B, H, n, n)
         return (place + self.u @ k.mT) / math.sqrt(d)

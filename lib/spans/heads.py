@@ -42,7 +42,7 @@ class _SpanHead(nn.Module):
     def _products(self, q: Tensor, k: Tensor) -> Tensor:
         """q_i · k_j / √d, both turned by their places if so wished: (…, n, d) to (…, n, n)."""
         if self.rope:
-            at = torch.arange(q.shape[-2], dtype=q.dtype, device=q.device)
+            at = torch.arange(q.shape[-2], device=q.device)
             angles = at[:, None] * frequencies(self.head_width, q)  # (n, d / 2)
             q, k = rotate(q, angles), rotate(k, angles)
         return (q / math.sqrt(self.head_width)) @ k.mT  # q is smaller than the table

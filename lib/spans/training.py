@@ -164,7 +164,7 @@ class _Block(nn.Module):
     def _attention(self, x: Tensor, hidden: Tensor) -> Tensor:
         parts = self.inward(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         both, v = parts[:2], parts[2]  # (2, B, H, n, d), (B, H, n, d)
-        at = torch.arange(x.shape[-2], dtype=x.dtype, device=x.device)
+        at = torch.arange(x.shape[-2], device=x.device)
         q, k = rotate(both, at[:, None] * frequencies(v.shape[-1], x))
         logits = (q / math.sqrt(v.shape[-1])) @ k.mT  # (B, H, n, n)
         # Softmax by hand: torch's is two orders slower where the last axis is a dozen long.

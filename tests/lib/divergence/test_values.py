@@ -216,6 +216,33 @@ def test_float32_agrees_with_float64(name, level):
     assert float(d) == pytest.approx(float(exact), rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.usefixtures("route")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [*OF_SCORES, "loss"])
+def test_half_precision_is_summed_in_single(name, dtype):
+    s, t = (scores(2, 400, 400, seed=i, scale=8.0).to(dtype) for i in (0, 1))
+    mask = torch.ones(400, 400, dtype=torch.bool).triu()
+    positive = mask.expand_as(s) & (t > 16)
+
+    def of(s: Tensor, t: Tensor) -> Tensor:
+        if name == "loss":
+            return multilabel_cross_entropy(s, positive, mask)
+        return OF_SCORES[name](s, t, mask=mask)
+
+    s.requires_grad_()
+    exact = s.detach().double().requires_grad_()
+    half, right = of(s, t), of(exact, t.double())
+    assert half.dtype == torch.float32
+    assert torch.allclose(half.double(), right, rtol=1e-5)
+    if name in ("globalpointer", "squared"):
+        assert (right > torch.finfo(torch.float16).max).all()  # which half precision can't hold
+    slopes = [torch.autograd.grad(total.sum(), x)[0] for total, x in ((half, s), (right, exact))]
+    assert slopes[0].dtype == dtype
+    digits = torch.finfo(dtype).eps  # the gradient is rounded once, at the end
+    ulps = 64 * torch.finfo(torch.float32).eps  # 1 - σ and p - q cancel, times a gap of 50
+    torch.testing.assert_close(slopes[0].double(), slopes[1], rtol=digits, atol=ulps)
+
+
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e4, 1e30])
 def test_loss_in_float32_is_finite_and_right(scale):
     s = scores(6, 6, scale=scale, dtype=torch.float32).requires_grad_()

@@ -216,6 +216,23 @@ def test_gradients_by_differences(name):
     assert torch.autograd.gradcheck(made, (states(2, 1, 3, D).requires_grad_(),))
 
 
+# --- half precision -------------------------------------------------------------------------------
+
+
+@BOTH
+def test_mixed_precision_knows_far_places_apart(name):
+    made = head(name, head_width=16, dtype=torch.float32)
+    hidden = states(7, 1, 1, D, dtype=torch.float32).expand(1, 600, D)  # one token, repeated
+    exact = made(hidden)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = made(hidden)
+    assert half.dtype == torch.bfloat16
+    # only offsets tell the scores apart; places in bfloat16 would be even numbers from 256 on
+    torch.testing.assert_close(half.float(), exact, rtol=0.0, atol=0.03 * exact.abs().max().item())
+    half.float().square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in made.parameters())
+
+
 # --- input that can't be meant --------------------------------------------------------------------
 
 
