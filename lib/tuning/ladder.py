@@ -15,6 +15,7 @@ encoder–decoder form, and its map back to the width of a frozen output layer.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ __all__ = ["FORMS", "INITIALS", "LadderSideNetwork", "NoRungs", "path_weights", 
 
 FORMS = ("gated", "additive")
 INITIALS = ("random", "pruned", "copied")
+HALF = (torch.float16, torch.bfloat16)
 HEAD_WIDTH = 32  # of the side network's attention, as in Su's ladder (width 128, 4 heads)
 
 
@@ -44,8 +46,9 @@ class LadderSideNetwork(nn.Module):
     Both start from g_0 = W_0 h_0 and end with a LayerNorm.
 
     The model is held, not owned: its parameters are no parameters of the ladder, it is never
-    changed, and it runs in evaluation mode without a graph whatever its own flags say. The ladder's
-    blocks attend to the whole window, in both directions, and know of no padding.
+    changed, and it runs in evaluation mode without a graph whatever its own flags say. The ladder
+    is made on the model's device. Its blocks attend in both directions, to all that the attention
+    mask does not hide.
 
     Parameters
     ----------
@@ -125,6 +128,7 @@ class LadderSideNetwork(nn.Module):
     ) -> None:
         super().__init__()
         stack = _stack(model, blocks)
+        device = _device(stack)
         self._trunk = (model, stack)  # in a tuple, so that it does not become a part of the ladder
         self.trunk_width = check.whole(width, "width", 1)
         check.generator(generator)
@@ -132,9 +136,8 @@ class LadderSideNetwork(nn.Module):
         self.form = check.choice(form, "form", FORMS)
         self.temperature = check.positive(temperature, "temperature")
         self.width = narrow_width(self.trunk_width, reduction)
-        self.downs = nn.ModuleList(
-            _down(self.trunk_width, self.width, generator) for _ in self._sources()
-        )
+        downs = [_down(self.trunk_width, self.width, generator) for _ in self._sources()]
+        self.downs = nn.ModuleList(downs).to(device)
         self.before = (
             nn.LayerNorm(self.trunk_width, elementwise_affine=False) if normalise else nn.Identity()
         )
@@ -143,16 +146,22 @@ class LadderSideNetwork(nn.Module):
             self.blocks = self._copies(stack, heads, feed_forward)
         else:
             sizes = side_sizes(self.width, heads, feed_forward)
-            self.blocks = nn.ModuleList(Block(self.width, *sizes, generator) for _ in self.rungs)
+            side = [Block(self.width, *sizes, generator) for _ in self.rungs]
+            self.blocks = nn.ModuleList(side).to(device)
         if initial == "pruned":
             self._prune(stack)
         gated = self.form == "gated" and len(self._sources()) > 1
         self.alpha = nn.Parameter(torch.zeros(len(self.rungs))) if gated else None
         self.norm = nn.LayerNorm(self.width)
+        self.to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the trunk on what it takes, then the ladder: g_N after the norm, (B, n, d)."""
-        return self.from_states(self.states(*args, **kwargs))
+        """Run the trunk on what it takes, then the ladder: g_N after the norm, (B, n, d).
+
+        Where the trunk takes an `attention_mask`, the ladder's own blocks obey it, too.
+        """
+        states = self.states(*args, **kwargs)
+        return self.from_states(states, _attention_mask(self._trunk[0], args, kwargs))
 
     def states(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """States of the trunk that the ladder reads: h_0, then h_k of every rung, (B, n, D) each.
@@ -184,21 +193,27 @@ class LadderSideNetwork(nn.Module):
             raise ValueError(f"`model` must run all its blocks, block {max(missing[0], 0)} did not")
         return tuple(found[k] for k in sources)
 
-    def from_states(self, states: Sequence[Tensor]) -> Tensor:
+    def from_states(self, states: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
         """The ladder on states of the trunk that are there already.
 
         Parameters
         ----------
         states : sequence of N + 1 Tensor, each of shape (B, n, D)
-            As :meth:`states` gives them.
+            As :meth:`states` gives them. Those of a trunk in half precision are brought to the
+            ladder's dtype.
+        attention_mask : Tensor of shape (B, n), optional
+            1 or True at tokens, 0 or False at padding, to which no token looks.
 
         Returns
         -------
         Tensor, shape (B, n, d)
         """
         self._check(states)
-        first, *rest = (down(self.before(h)) for down, h in zip(self.downs, states, strict=True))
-        return self.norm(self._climb(first, rest))
+        tokens = self._check_mask(attention_mask, states[0])
+        dtype = self.norm.weight.dtype
+        ready = (self.before(h.to(dtype)) for h in states)
+        first, *rest = (down(h) for down, h in zip(self.downs, ready, strict=True))
+        return self.norm(self._climb(first, rest, tokens))
 
     def gates(self) -> Tensor:
         """μ_l = σ(α_l / T), shape (N,), of the gated form."""
@@ -206,14 +221,14 @@ class LadderSideNetwork(nn.Module):
             raise ValueError('`form` must be "gated", with rungs, for a ladder to have gates')
         return torch.sigmoid(self.alpha / self.temperature)
 
-    def _climb(self, g: Tensor, rungs: Sequence[Tensor]) -> Tensor:
+    def _climb(self, g: Tensor, rungs: Sequence[Tensor], tokens: Tensor | None) -> Tensor:
         """From g_0 and all W_l h_{k_l} to g_N."""
         if self.alpha is None:
             for block, rung in zip(self.blocks, rungs, strict=True):
-                g = _first(block(g)) + rung
+                g = _side(block, g, tokens) + rung
             return g
         for block, rung, mu in zip(self.blocks, rungs, self.gates(), strict=True):
-            g = _first(block(torch.lerp(rung, g, mu)))  # lerp: μ g + (1 - μ) rung
+            g = _side(block, torch.lerp(rung, g, mu), tokens)  # lerp: μ g + (1 - μ) rung
         return g
 
     def _sources(self) -> tuple[int, ...]:
@@ -242,7 +257,7 @@ class LadderSideNetwork(nn.Module):
         residual = prune(stack, self.rungs, self.blocks)
         for down in self.downs:
             nn.init.zeros_(down.weight)
-            down.weight[torch.arange(self.width), residual] = 1.0
+            down.weight[torch.arange(self.width, device=residual.device), residual] = 1.0
 
     def _check(self, states: Sequence[Tensor]) -> None:
         if isinstance(states, Tensor) or not isinstance(states, Sequence):
@@ -252,10 +267,15 @@ class LadderSideNetwork(nn.Module):
                 f"`states` must hold {len(self._sources())} tensors, got {len(states)}"
             )
         for h in states:
-            if not isinstance(h, Tensor) or h.dtype != self.norm.weight.dtype:
+            own = self.norm.weight
+            if not isinstance(h, Tensor) or h.dtype not in (own.dtype, *HALF):
                 kind = h.dtype if isinstance(h, Tensor) else type(h).__name__
-                own = self.norm.weight.dtype
-                raise TypeError(f"`states` must be tensors of {own}, as the ladder, got {kind}")
+                raise TypeError(
+                    f"`states` must be tensors of {own.dtype}, as the ladder, or of half "
+                    f"precision, got {kind}"
+                )
+            if h.device != own.device:
+                raise ValueError(f"`states` must be on {own.device}, as the ladder, got {h.device}")
             if h.ndim != 3 or h.shape[-1] != self.trunk_width or h.numel() == 0:
                 raise ValueError(
                     f"`states` must have shape (B, n, {self.trunk_width}) each, "
@@ -266,6 +286,31 @@ class LadderSideNetwork(nn.Module):
                     f"`states` must have one shape, got {tuple(states[0].shape)} "
                     f"and {tuple(h.shape)}"
                 )
+
+    def _check_mask(self, mask: Any, state: Tensor) -> Tensor | None:
+        """True at tokens, shape (B, n); None where nothing is hidden."""
+        if mask is None:
+            return None
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"`attention_mask` must be a tensor, got {type(mask).__name__}")
+        if mask.shape != state.shape[:2]:
+            raise ValueError(
+                f"`attention_mask` must have shape (B, n) = {tuple(state.shape[:2])} for the "
+                f"ladder's blocks, got {tuple(mask.shape)}"
+            )
+        tokens = mask.to(device=state.device, dtype=torch.bool)
+        if not torch.equal(tokens.to(mask), mask):
+            raise ValueError("`attention_mask` must be 1 at tokens and 0 at padding")
+        if tokens.all():
+            return None
+        if not tokens.any(1).all():
+            raise ValueError("`attention_mask` must leave each row a token")
+        if not all(isinstance(block, Block) for block in self.blocks):
+            raise ValueError(
+                '`attention_mask` must hide nothing for initial="copied": how copies of the '
+                "model's blocks take a mask is not known"
+            )
+        return tokens
 
 
 class NoRungs(LadderSideNetwork):
@@ -279,9 +324,9 @@ class NoRungs(LadderSideNetwork):
     def _sources(self) -> tuple[int, ...]:
         return (-1,)
 
-    def _climb(self, g: Tensor, rungs: Sequence[Tensor]) -> Tensor:
+    def _climb(self, g: Tensor, rungs: Sequence[Tensor], tokens: Tensor | None) -> Tensor:
         for block in self.blocks:
-            g = _first(block(g))
+            g = _side(block, g, tokens)
         return g
 
 
@@ -370,6 +415,25 @@ def _keep_output(
     found: dict[int, Tensor], k: int, block: nn.Module, args: tuple[Any, ...], output: Any
 ) -> None:
     found[k] = _first(output)
+
+
+def _attention_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a call hands to the trunk as `attention_mask`, by name or by its place."""
+    if "attention_mask" in kwargs or not args:
+        return kwargs.get("attention_mask")
+    names = list(inspect.signature(model.forward).parameters)
+    return dict(zip(names, args, strict=False)).get("attention_mask")
+
+
+def _device(stack: nn.ModuleList) -> torch.device:
+    """Where the blocks' numbers are; on the CPU if they have none."""
+    first = next(stack.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _side(block: nn.Module, x: Tensor, tokens: Tensor | None) -> Tensor:
+    """A block of the ladder; copies of the trunk's take no mask."""
+    return _first(block(x) if tokens is None else block(x, tokens))
 
 
 def _first(output: Any) -> Tensor:
@@ -493,7 +557,7 @@ def _head_rows(wide: Block, narrow: Block) -> Tensor:
     sizes = sum(_row_sizes(layer) for layer in (wide.query, wide.key, wide.value))
     sizes = (sizes + wide.out.weight.abs().sum(0)).unflatten(0, (wide.heads, width)).sum(1)
     heads = _largest(sizes, narrow.heads)
-    pairs = torch.arange(0, width // 2, width // kept)
+    pairs = torch.arange(0, width // 2, width // kept, device=sizes.device)
     inside = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()  # (kept,)
     return (heads[:, None] * width + inside).flatten()
 

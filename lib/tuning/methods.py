@@ -279,8 +279,10 @@ class Prompted(nn.Module):
         super().__init__()
         self.trunk = trunk
         width = trunk.config.width
-        scale = trunk.embedding.weight.detach().square().mean().sqrt()  # that of a token's vector
-        self.prompt = nn.Parameter(scale * torch.randn(prompts, width, generator=generator))
+        words = trunk.embedding.weight.detach()
+        scale = words.square().mean().sqrt()  # that of a token's vector
+        drawn = torch.randn(prompts, width, generator=generator).to(words)
+        self.prompt = nn.Parameter(scale * drawn)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """States (B, n, width) of tokens (B, n)."""
@@ -352,7 +354,9 @@ def lora(
         body = inject_adapter_in_model(config, body)
     for name, p in body.named_parameters():
         if ".lora_A." in name:
-            nn.init.normal_(p, 0.0, 1 / math.sqrt(p.shape[1]), generator=generator)
+            drawn = torch.empty(p.shape, dtype=p.dtype)  # where the generator is
+            nn.init.normal_(drawn, 0.0, 1 / math.sqrt(p.shape[1]), generator=generator)
+            p.data.copy_(drawn)
     return body
 
 

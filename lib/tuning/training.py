@@ -150,7 +150,7 @@ def trunk_features(trunk: Trunk, task: Task) -> Features:
 @torch.no_grad()
 def _states(trunk: Trunk, tokens: Tensor) -> tuple[Tensor, ...]:
     """h_0, …, h_L of all windows, a few windows at a time."""
-    parts = [_levels(trunk, some) for some in tokens.split(CHUNK)]
+    parts = [_levels(trunk, some.to(_device(trunk))) for some in tokens.split(CHUNK)]
     return tuple(torch.cat(level) for level in zip(*parts, strict=True))
 
 
@@ -277,16 +277,18 @@ class _Run(NamedTuple):
     def scores(self, half: str, rows: Tensor) -> Tensor:
         """Of the examples in these rows: (B, classes), or (B, n) for a head that points."""
         data: Examples = getattr(self.task, half)
-        places = data.places[rows]
+        device = _device(self.trunk)
+        places = data.places[rows].to(device)
         if self.features is None:
-            return self.model(data.tokens[rows], places)
+            return self.model(data.tokens[rows].to(device), places)
         levels = getattr(self.features, half)
         body = self.model.body
         states = tuple(levels[k][rows] for k in _reads(body, self.trunk))
         return self.model.head(_from_states(body, states), places)
 
     def loss(self, rows: Tensor) -> Tensor:
-        return F.cross_entropy(self.scores("train", rows), self.task.train.targets[rows])
+        scores = self.scores("train", rows)
+        return F.cross_entropy(scores, self.task.train.targets[rows].to(scores.device))
 
     @torch.no_grad()
     def accuracy(self) -> float:
@@ -294,7 +296,7 @@ class _Run(NamedTuple):
         guesses = [
             self.scores("test", rows).argmax(-1) for rows in torch.arange(len(targets)).split(CHUNK)
         ]
-        return (torch.cat(guesses) == targets).double().mean().item()
+        return (torch.cat(guesses) == targets.to(guesses[0].device)).double().mean().item()
 
 
 def _model(
@@ -303,9 +305,15 @@ def _model(
     body = make_body(method, trunk, generator, **options)
     width = body_width(body, trunk)
     if task.head == "point":
-        return Tunable(body, PointHead(width, generator))
-    kind = {"pooled": PooledHead, "position": PositionHead}[task.head]
-    return Tunable(body, kind(width, task.classes, generator))
+        head: nn.Module = PointHead(width, generator)
+    else:
+        kind = {"pooled": PooledHead, "position": PositionHead}[task.head]
+        head = kind(width, task.classes, generator)
+    return Tunable(body, head.to(_device(trunk)))
+
+
+def _device(trunk: Trunk) -> torch.device:
+    return trunk.embedding.weight.device
 
 
 def _load(body: nn.Module, start: Mapping[str, Tensor]) -> None:
@@ -482,11 +490,12 @@ def pretrain_together(
     draw = torch.Generator().manual_seed(seed)
     trunk = copy.deepcopy(trunk).requires_grad_(True)
     ladder = make_body("ladder", trunk, draw, **options)
-    up = linear(ladder.width, trunk.config.width, draw)
+    device = _device(trunk)
+    up = linear(ladder.width, trunk.config.width, draw).to(device)
 
     def loss(rows: Tensor) -> Tensor:
-        words = tokens[rows]
-        where = torch.rand(words.shape, generator=draw) < hidden
+        words = tokens[rows].to(device)
+        where = torch.rand(words.shape, generator=draw).to(device) < hidden
         where[:, 0] |= ~where.any(1)  # at least one in every window
         levels = _levels(trunk, words.masked_fill(where, mask))
         read = [levels[k] for k in _reads(ladder, trunk)]

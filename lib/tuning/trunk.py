@@ -109,17 +109,22 @@ class Block(nn.Module):
         self.up = linear(width, feed_forward, generator)
         self.down = linear(feed_forward, width, generator, gain=gain)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Next states of x, shape (B, n, D), in the same shape."""
-        x = x + self.attention(self.before_attention(x))
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Next states of x, shape (B, n, D), in the same shape.
+
+        `tokens`, of bool and shape (B, n), is True where there is one; to the other places, the
+        padding, no token looks.
+        """
+        x = x + self.attention(self.before_attention(x), tokens)
         return x + self.down(F.gelu(self.up(self.before_feed(x))))
 
-    def attention(self, x: Tensor) -> Tensor:
+    def attention(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Every token looks at all n of its window: (B, n, D) to (B, n, D)."""
         q, k, v = (self._split(part(x)) for part in (self.query, self.key, self.value))
         angles = _angles(q)
-        o = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)  # (B, H, n, d)
-        return self.out(o.transpose(1, 2).flatten(2))
+        seen = None if tokens is None else tokens[:, None, None]  # (B, 1, 1, n), by every query
+        o = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, seen)
+        return self.out(o.transpose(1, 2).flatten(2))  # of (B, H, n, d)
 
     def _split(self, x: Tensor) -> Tensor:
         """Coordinates dealt to the heads: (B, n, D) to (B, H, n, d)."""
@@ -335,7 +340,7 @@ def _about(text: str, path: Path) -> tuple[TrunkConfig, tuple[str, ...]]:
 
 def _angles(x: Tensor) -> Tensor:
     """m ω_t for every place m and pair t of x (…, n, d): shape (n, d / 2)."""
-    places = torch.arange(x.shape[-2], dtype=x.dtype, device=x.device)
+    places = torch.arange(x.shape[-2], device=x.device)
     return places[:, None] * frequencies(x.shape[-1], x)
 
 

@@ -161,6 +161,79 @@ def test_a_mask_of_padding_reaches_the_trunk():
         torch.testing.assert_close(wide[:, :5], h, atol=1e-5, rtol=1e-4)
 
 
+PADDED = pytest.mark.parametrize(("name", "side"), [("bert", 1), ("llama", 1), ("llama", -1)])
+
+
+def padding(tokens: Tensor, count: int, side: int) -> tuple[Tensor, Tensor, slice]:
+    """Tokens with padding on the right (1) or the left (-1), the mask, the places of the tokens."""
+    padded = F.pad(tokens, (0, count) if side == 1 else (count, 0))
+    first = 0 if side == 1 else count
+    return padded, (padded != 0).long(), slice(first, first + tokens.shape[1])
+
+
+@PADDED
+@pytest.mark.parametrize("form", ["gated", "additive"])
+@pytest.mark.parametrize("kind", [LadderSideNetwork, NoRungs])
+def test_padding_changes_nothing_for_the_tokens(name, side, form, kind):
+    _, ladder = beside(name, kind, form=form)
+    short = words(1, 5)
+    padded, mask, here = padding(short, 3, side)
+    both = torch.cat([padded, words(1, 8, seed=1)])  # with a row that has no padding
+    masks = torch.cat([mask, torch.ones_like(mask)])
+    alone, full = ladder(input_ids=short), ladder(input_ids=both[1:])
+    for given in (masks, masks.bool(), masks.float()):
+        beside_others = ladder(input_ids=both, attention_mask=given)
+        torch.testing.assert_close(beside_others[:1, here], alone, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(beside_others[1:], full, atol=1e-5, rtol=1e-4)
+    states = ladder.states(input_ids=both, attention_mask=masks)
+    assert torch.equal(ladder.from_states(states, masks), ladder(both, masks))
+    unmasked = ladder.from_states(states)[:1, here]
+    assert (unmasked - alone).abs().max() > 0.01  # what the mask is for
+
+
+def test_a_mask_that_hides_nothing_is_none():
+    _, side = beside("bert", initial="copied", reduction=1)
+    side.eval()  # the copies have BERT's dropout
+    tokens = words(2, 6)
+    assert torch.equal(side(tokens, torch.ones_like(tokens)), side(tokens))
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        ([[1, 1, 0]] * 2, TypeError, "`attention_mask` must be a tensor, got list"),
+        (torch.ones(2, 4), ValueError, r"\(B, n\) = \(2, 3\) .* got \(2, 4\)"),
+        (torch.ones(2, 1, 1, 3), ValueError, r"\(B, n\) = \(2, 3\) .* got \(2, 1, 1, 3\)"),
+        (torch.tensor([[1.0, 1.0, -1e9]] * 2), ValueError, "must be 1 at tokens and 0 at padding"),
+        (torch.tensor([[1, 1, 0], [0, 0, 0]]), ValueError, "must leave each row a token"),
+    ],
+    ids=["no tensor", "other length", "four axes", "added to logits", "nothing left"],
+)
+def test_masks_that_cannot_be_meant(mask, error, message):
+    _, side = beside("bert")
+    states = side.states(words(2, 3))
+    with pytest.raises(error, match=message):
+        side.from_states(states, mask)
+
+
+def test_copied_blocks_take_no_mask():
+    _, side = beside("bert", initial="copied", reduction=1)
+    with pytest.raises(ValueError, match='must hide nothing for initial="copied"'):
+        side(words(1, 3), torch.tensor([[1, 1, 0]]))
+
+
+def test_a_mask_keeps_no_table_of_all_pairs():
+    model, side = beside("bert")
+    tokens = words(2, 38)
+    mask = torch.ones_like(tokens)
+    mask[0, 20:] = 0
+    without, masked = (
+        activation_memory(lambda given=given: side(tokens, given).sum(), (side, model))
+        for given in (None, mask)
+    )
+    assert masked - without < tokens.numel() * 4 * LAYERS * (tokens.shape[1] // 4)
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_a_ladder_keeps_less_and_walks_less_than_pefts_lora(name):
     model, side = beside(name, reduction=8)
@@ -213,11 +286,10 @@ def test_a_trunk_in_half_precision_serves_a_ladder_in_single():
     model.bfloat16()
     states = side.states(input_ids=words(2, 6))
     assert {h.dtype for h in states} == {torch.bfloat16}
-    with pytest.raises(TypeError, match=r"`states` must be tensors of torch\.float32"):
-        side.from_states(states)
-    y = side.from_states([h.float() for h in states])
+    y = side.from_states(states)
     assert y.dtype == torch.float32
-    assert y.isfinite().all()
+    assert torch.equal(y, side.from_states([h.float() for h in states]))
+    assert torch.equal(y, side(input_ids=words(2, 6)))
 
 
 def test_a_wrong_name_of_the_stack_is_refused():
