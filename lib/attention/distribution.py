@@ -139,7 +139,7 @@ def entropy_of_scores(scores: ArrayLike, scale: ArrayLike = 1.0, axis: int = -1)
 
     Examples
     --------
-    >>> bool(entropy_of_scores([0.0, -1.0, -2.0, -np.inf], scale=0.0) == np.log(3))
+    >>> bool(np.isclose(entropy_of_scores([0.0, -1.0, -2.0, -np.inf], scale=0.0), np.log(3)))
     True
     """
     rows, _ = as_scores(scores, axis)
