@@ -72,7 +72,9 @@ def kl(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
         If p and q are no such tensors.
     """
     dim = _check_laws(p, q, dim)
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim)
+    absent = p == 0  # adds nothing, and neither does 1 (log 1 - log 1), whose slopes are finite
+    p, q = p.masked_fill(absent, 1.0), q.masked_fill(absent, 1.0)
+    return (p * (p.log() - q.log())).sum(dim)
 
 
 def symmetric_kl(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
@@ -476,7 +478,8 @@ def virtual_adversarial(
     Parameters
     ----------
     model : callable
-        From embeddings to scores.
+        From embeddings to scores; the same each time it is called, so without dropout, or with one
+        that is fixed: else the divergence would be that of two draws of it.
     embeddings : Tensor, shape (B, …)
         Gradients flow into them.
     divergence : callable
@@ -513,10 +516,11 @@ def virtual_adversarial(
     fixed = embeddings.detach()
     direction = _unit(torch.randn(fixed.shape, generator=g, dtype=fixed.dtype, device=g.device))
     direction = direction.to(fixed.device)
-    for _ in range(steps):
-        change = (probe * direction).requires_grad_()
-        moved = _compared(divergence, clean, model(fixed + change))
-        direction = _unit(torch.autograd.grad(moved, change)[0])
+    with torch.enable_grad():  # the search needs slopes where the result does not
+        for _ in range(steps):
+            change = (probe * direction).requires_grad_()
+            moved = _compared(divergence, clean, model(fixed + change))
+            direction = _unit(torch.autograd.grad(moved, change)[0])
     return _compared(divergence, clean, model(embeddings + radius * direction))
 
 

@@ -39,7 +39,15 @@ from lib.attention.positions import frequencies, rotate
 from lib.attention.side_by_side import data_generators, draw_parameters, fit, take
 from lib.neural import linear
 from lib.spans.heads import EfficientGlobalPointer, GlobalPointer
-from lib.spans.spans import Span, decode, exact_match, labels_of, span_mask
+from lib.spans.spans import (
+    Span,
+    check_lengths,
+    checked_sets,
+    decode,
+    exact_match,
+    labels_of,
+    span_mask,
+)
 from lib.spans.tagging import BioTagger, CrfTagger, flat_subset, to_bio
 
 __all__ = [
@@ -465,7 +473,8 @@ def train(
         Plain unless given.
     config : TaggerConfig
     seeds : sequence of int
-        Each one fixes first weights, the training sentences, their order and dropout.
+        Each one fixes first weights, the training sentences, their order and dropout. Only an
+        adversary's first directions are drawn for all seeds together.
     sentences : int, optional
         Each seed trains on so many sentences, drawn from the pool; on all of it if not given.
     steps, batch : int
@@ -573,13 +582,14 @@ def _batches(
 ) -> Iterator[_Batch]:
     """Batches without end; each seed draws from sentences of its own, epoch by epoch."""
     tokens, lengths = _checked_tokens(pool.tokens, pool.lengths, config)
+    spans = _checked_spans(pool, config)
     own = np.stack(
         [g.choice(len(tokens), count, replace=False) for g in data_generators(seeds, SUBSET)]
     )
     used, places = np.unique(own, return_inverse=True)
     places = places.reshape(own.shape)
     tokens, lengths = tokens[used], lengths[used]
-    labels, mask = _targets([pool.spans[i] for i in used], config, lengths, tokens.shape[1])
+    labels, mask = _targets([spans[i] for i in used], config, lengths, tokens.shape[1])
     generators = data_generators(seeds, ORDER)
     orders = [_order(g, row, batch) for g, row in zip(generators, places, strict=True)]
     while True:
@@ -653,8 +663,9 @@ def measure(
     if not isinstance(trained, Trained):
         raise TypeError(f"`trained` must be Trained, got {type(trained).__name__}")
     view = (lambda sets: sets) if view is None else view
-    gold = view([frozenset(Span(*s) for s in spans) for spans in test.spans])
-    matches = [exact_match(gold, view(found)) for found in trained.predict(test)]
+    predicted = trained.predict(test)
+    gold = view(_checked_spans(test, trained.config))
+    matches = [exact_match(gold, view(found)) for found in predicted]
     rows = ([getattr(m, name) for m in matches] for name in ("precision", "recall", "f1"))
     return Figures(*map(np.array, rows), _inconsistency(trained, test))
 
@@ -687,12 +698,20 @@ def _checked_tokens(
                 f"`{name}` must be whole numbers (int64) on {axes} axes, "
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
-    if len(tokens) != len(lengths):
-        raise ValueError(f"`lengths` must name {len(tokens)} sentences, got {len(lengths)}")
+    check_lengths(lengths, tokens.shape[1], len(tokens))
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= config.symbols:
         raise ValueError(f"`tokens` must lie in 0 … {config.symbols - 1}, got {low} … {high}")
     return tokens, lengths
+
+
+def _checked_spans(sentences: Sentences, config: TaggerConfig) -> list[Spans]:
+    """The true spans, one set for each sentence."""
+    tokens, lengths = torch.as_tensor(sentences.tokens), torch.as_tensor(sentences.lengths)
+    if len(sentences.spans) != len(lengths):
+        raise ValueError(f"`spans` must hold {len(lengths)} sets, got {len(sentences.spans)}")
+    n = tokens.shape[1]
+    return checked_sets(sentences.spans, "spans", kinds=config.kinds, n=n, lengths=lengths)
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

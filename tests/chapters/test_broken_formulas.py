@@ -160,7 +160,7 @@ def bound(
         drawn = [draw(rng) for _ in range(options.get("n", 2000))]
         inputs = [args if isinstance(args, tuple) else (args,) for args in drawn]
         sides = [(smaller(*args), larger(*args)) for args in inputs]
-        size = np.median([max(np.abs(small).max(), np.abs(large).max()) for small, large in sides])
+        size = np.median([max(np.abs(np.asarray(x)).max() for x in pair) for pair in sides])
 
         @functools.wraps(larger)
         def lowered(*args: Any) -> Any:

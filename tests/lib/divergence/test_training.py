@@ -179,6 +179,15 @@ def test_gradients_flow_into_the_embeddings():
     assert torch.autograd.grad(found, x)[0].abs().sum() > 0
 
 
+def test_it_measures_without_gradients_too():
+    x = scores(3, 4)
+    with torch.no_grad():
+        found = virtual_adversarial(torch.sin, x, half_square, radius=0.5, generator=generator())
+    assert not found.requires_grad
+    again = virtual_adversarial(torch.sin, x, half_square, radius=0.5, generator=generator())
+    assert found == again
+
+
 def test_same_generator_same_change():
     x = scores(3, 4)
     runs = [

@@ -198,6 +198,17 @@ def test_zero_probabilities():
     assert symmetric_kl(p, p).tolist() == [0, 0]
 
 
+def test_an_absent_outcome_leaves_every_slope_finite():
+    s, t = (torch.tensor(x) for x in ([0.0, 120.0, 3.0], [1.0, 100.0, 90.0]))
+    assert (s.softmax(0) == 0).any()  # in float32
+    s.requires_grad_()
+    kl(s.softmax(0), t.softmax(0)).backward()
+    p, q = (x.detach().double().softmax(0) for x in (s, t))
+    surprise = (p / q).log()
+    exact = p * (surprise - (p * surprise).sum())
+    torch.testing.assert_close(s.grad.double(), exact, atol=1e-6, rtol=1e-4)
+
+
 def test_certain_coins():
     p, q = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5]), torch.tensor([0.0, 1.0, 1.0, 0.5, 0.5])
     assert bernoulli_symmetric_kl(p, q).tolist() == [0, 0, math.inf, math.inf, 0]

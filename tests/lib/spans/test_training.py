@@ -1,6 +1,7 @@
 """The small tagger and its arms: pairing, the losses' conventions, and that it learns at all."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -352,11 +353,31 @@ def test_a_teacher_must_fit(plain):
         train(POOL, Distilled(flat), seeds=SEEDS, **TINY)
 
 
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        (lambda spans: spans[:-1], "`spans` must hold 40 sets, got 39"),
+        (lambda spans: [{(CONFIG.kinds, 0, 0)}, *spans[1:]], "`spans` must hold kinds from 0 to"),
+        (lambda spans: [{(0, 0, 99)}, *spans[1:]], "`spans` must hold spans inside"),
+    ],
+    ids=["one too few", "an unknown kind", "outside of its sentence"],
+)
+def test_spans_must_fit_their_sentences(plain, spans, message):
+    wrong = SimpleNamespace(tokens=POOL.tokens, lengths=POOL.lengths, spans=spans(list(POOL.spans)))
+    with pytest.raises(ValueError, match=message):
+        train(wrong, seeds=SEEDS, **TINY)
+    with pytest.raises(ValueError, match=message):
+        measure(plain, wrong)
+
+
 def test_trained_refuses(plain):
     with pytest.raises(ValueError, match="`tokens` must be whole numbers"):
         plain.scores(TEST.tokens.astype(float), TEST.lengths)
     with pytest.raises(ValueError, match="`lengths` must name 30 sentences"):
         plain.scores(TEST.tokens, TEST.lengths[:-1])
+    for bad in (0, -1, TEST.tokens.shape[1] + 1):
+        with pytest.raises(ValueError, match="`lengths` must lie from 1 to n"):
+            plain.scores(TEST.tokens, np.full_like(TEST.lengths, bad))
     flat = train(POOL, seeds=SEEDS, **TINY | {"config": replace(CONFIG, head="bio")})
     with pytest.raises(ValueError, match="`head` must be one that scores spans"):
         flat.scores(TEST.tokens, TEST.lengths)
