@@ -49,6 +49,7 @@ class LadderSideNetwork(nn.Module):
     changed, and it runs in evaluation mode without a graph whatever its own flags say. The ladder
     is made on the model's device. Its blocks attend in both directions, to all that the attention
     mask does not hide.
+    `state_dict` holds the ladder alone; `copy.deepcopy` and pickle take the model along.
 
     Parameters
     ----------
