@@ -33,7 +33,6 @@ from lib.tuning import (
     TrunkConfig,
     Tunable,
     activation_memory,
-    adapter,
     bitfit,
     body_width,
     count_operations,
@@ -138,7 +137,6 @@ ON_A_CARD: dict[str, Body] = {
     "full": lambda bert, draw: full_tuning(bert),
     "LoRA (peft)": lambda bert, draw: lora(bert, 8, draw),
     "BitFit": lambda bert, draw: bitfit(bert),
-    "adapters": lambda bert, draw: adapter(bert, 48, draw, after=("dense",)),
     "ladder": lambda bert, draw: beside(bert, draw),
     "ladder, 4 rungs": lambda bert, draw: beside(bert, draw, form="additive", rungs=(2, 5, 8, 11)),
 }
