@@ -37,7 +37,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from lib import _checks as check
-from lib.tuning.ladder import FORMS, check_rungs, narrow_width, side_sizes
+from lib.tuning.ladder import (
+    FORMS,
+    INITIALS,
+    check_copied,
+    check_rungs,
+    narrow_width,
+    side_sizes,
+)
 from lib.tuning.methods import METHODS, PooledHead, Tunable, body_width, make_body
 from lib.tuning.trunk import Trunk, TrunkConfig
 
@@ -103,8 +110,9 @@ def saved_tensors(
     Notes
     -----
     A linear layer keeps its weight as a transposed view, so that parameters can only be told by
-    where their storage lies. All that was kept is held until the count is done: a freed place in
-    memory could be given out again.
+    where their storage lies. All that was kept is held until the count is done, since a freed place
+    in memory could be given out again. So what a step frees before it returns is counted, too: the
+    graph of an intermediate result that nothing refers to any more.
     """
     if not callable(step):
         raise TypeError(f"`step` must be callable without arguments, got {type(step).__name__}")
@@ -617,20 +625,25 @@ def _ladder(
     What is normalised is kept instead of the state itself; temperature and first values cost
     nothing.
     """
+    check.choice(form, "form", FORMS)
+    check.choice(initial, "initial", INITIALS)
+    check.positive(temperature, "temperature")
     rows, wide = batch * length, config.width
     frozen = _Walk(Account(), batch, length, _Training())
     for k in range(config.layers):
         frozen.block(f"{k}", wide, config.heads, config.feed_forward, False, f"{k}.states")
     add.forward += frozen.account.forward
     width = narrow_width(wide, reduction)
-    heads, feed = side_sizes(width, heads, feed_forward)
     if initial == "copied":
-        heads, feed = config.heads, config.feed_forward
+        check_copied(wide, width, heads, feed_forward)
+        own = config.heads, config.feed_forward
+    else:
+        own = side_sizes(width, heads, feed_forward)
     sides = len(check_rungs(rungs, config.layers))
     for k in range(sides + 1 if fed else 1):
         add.keep(f"trunk {k}", rows * wide)
         add.product(rows, wide, width, live=False, trained=True)
-    gated = fed and check.choice(form, "form", FORMS) == "gated"
+    gated = fed and form == "gated"
     if gated:
         add.keep("gates", sides)
         add.trained += sides
@@ -640,7 +653,7 @@ def _ladder(
             add.keep(f"side {k - 1}", rows * width)
             add.keep(f"rung {k}", rows * width)
         x = f"mixed {k}" if gated else f"side {k - 1}"
-        walk.block(f"side {k}", width, heads, feed, True, x)
+        walk.block(f"side {k}", width, *own, True, x)
     add.norm(f"side {sides - 1}", rows, width, True, True, True)
     return width
 

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import Parameter
 from itertools import pairwise
 from typing import Any
 
@@ -80,7 +81,11 @@ class LadderSideNetwork(nn.Module):
     initial : str
         "random"; "pruned": slices of the trunk's own blocks, see :func:`prune`, and W_l picks the
         coordinates kept, the same in every layer; "copied": copies of the trunk's blocks, of any
-        kind, and W_l the identity, for `reduction` 1.
+        kind that needs nothing but states, and W_l the identity, for `reduction` 1.
+    mask : str, optional
+        Name of the argument in which `model` takes the mask of the tokens that run through the
+        blocks. Unless given, "decoder_attention_mask" for blocks of the decoder of an
+        encoder–decoder of `transformers`, "attention_mask" for all others.
 
     Attributes
     ----------
@@ -94,7 +99,9 @@ class LadderSideNetwork(nn.Module):
     ------
     ValueError, TypeError
         For a stack that is empty, or not the model's; rungs out of range or order; a reduction
-        that does not divide the width; "pruned" for blocks other than :class:`lib.tuning.Block`.
+        that does not divide the width; "pruned" for blocks other than :class:`lib.tuning.Block`;
+        a mask that the model does not take. When the ladder runs: for blocks that run several
+        times, and for copies of blocks that need more than states.
 
     Examples
     --------
@@ -126,11 +133,13 @@ class LadderSideNetwork(nn.Module):
         feed_forward: int | None = None,
         normalise: bool = False,
         initial: str = "random",
+        mask: str | None = None,
     ) -> None:
         super().__init__()
         stack = _stack(model, blocks)
         device = _device(stack)
         self._trunk = (model, stack)  # in a tuple, so that it does not become a part of the ladder
+        self.mask = _mask_name(model, stack, mask)
         self.trunk_width = check.whole(width, "width", 1)
         check.generator(generator)
         self.rungs = check_rungs(rungs, len(stack))
@@ -159,10 +168,10 @@ class LadderSideNetwork(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run the trunk on what it takes, then the ladder: g_N after the norm, (B, n, d).
 
-        Where the trunk takes an `attention_mask`, the ladder's own blocks obey it, too.
+        The ladder's own blocks obey the mask that the trunk is given, by name or by its place.
         """
-        states = self.states(*args, **kwargs)
-        return self.from_states(states, _attention_mask(self._trunk[0], args, kwargs))
+        given = _attention_mask(self._trunk[0], self.mask, args, kwargs)
+        return self.from_states(self.states(*args, **kwargs), given)
 
     def states(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """States of the trunk that the ladder reads: h_0, then h_k of every rung, (B, n, D) each.
@@ -239,14 +248,9 @@ class LadderSideNetwork(nn.Module):
     def _copies(
         self, stack: nn.ModuleList, heads: int | None, feed_forward: int | None
     ) -> nn.ModuleList:
-        if self.width != self.trunk_width:
-            raise ValueError('`reduction` must be 1 for initial="copied", whose widths are equal')
-        if heads is not None or feed_forward is not None:
-            raise ValueError(
-                '`heads` and `feed_forward` must not be given for initial="copied": '
-                "the blocks keep their own"
-            )
-        copies = nn.ModuleList(copy.deepcopy(stack[k]) for k in self.rungs)
+        check_copied(self.trunk_width, self.width, heads, feed_forward)
+        own = self.downs[0].weight  # a trunk in half precision has a ladder in single
+        copies = nn.ModuleList(copy.deepcopy(stack[k]) for k in self.rungs).to(own)
         for p in copies.parameters():
             p.requires_grad_(True)
         for down in self.downs:
@@ -394,6 +398,16 @@ def check_rungs(rungs: Sequence[int] | None, blocks: int) -> tuple[int, ...]:
     return chosen
 
 
+def check_copied(trunk: int, width: int, heads: int | None, feed_forward: int | None) -> None:
+    if width != trunk:
+        raise ValueError('`reduction` must be 1 for initial="copied", whose widths are equal')
+    if heads is not None or feed_forward is not None:
+        raise ValueError(
+            '`heads` and `feed_forward` must not be given for initial="copied": '
+            "the blocks keep their own"
+        )
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, without dropout, and afterwards each part's own mode again."""
@@ -409,21 +423,61 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _keep_input(
     found: dict[int, Tensor], block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    found[-1] = args[0] if args else next(iter(kwargs.values()))
+    _keep(found, -1, args[0] if args else next(iter(kwargs.values())))
 
 
 def _keep_output(
     found: dict[int, Tensor], k: int, block: nn.Module, args: tuple[Any, ...], output: Any
 ) -> None:
-    found[k] = _first(output)
+    _keep(found, k, _first(output))
 
 
-def _attention_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a call hands to the trunk as `attention_mask`, by name or by its place."""
-    if "attention_mask" in kwargs or not args:
-        return kwargs.get("attention_mask")
-    names = list(inspect.signature(model.forward).parameters)
-    return dict(zip(names, args, strict=False)).get("attention_mask")
+def _keep(found: dict[int, Tensor], k: int, state: Tensor) -> None:
+    if k in found:
+        raise ValueError(
+            f"`model` must run each of its blocks once, block {max(k, 0)} ran again: a block that "
+            "serves several layers has no states of its own"
+        )
+    found[k] = state
+
+
+def _mask_name(model: nn.Module, stack: nn.ModuleList, name: str | None) -> str:
+    """The argument of `model` that masks the tokens which run through the stack."""
+    names, kinds = _arguments(model)
+    if name is None:
+        decoder = getattr(model, "get_decoder", lambda: None)()
+        inside = isinstance(decoder, nn.Module) and any(p is stack for p in decoder.modules())
+        own = "decoder_attention_mask"
+        return own if inside and own in names else "attention_mask"
+    if not isinstance(name, str):
+        raise TypeError(f"`mask` must be the name of an argument, got {name!r}")
+    if name not in names and Parameter.VAR_KEYWORD not in kinds:
+        raise ValueError(
+            f"`mask` must be an argument of `model`, which takes {names}, got {name!r}"
+        )
+    return name
+
+
+def _arguments(model: nn.Module) -> tuple[list[str], set[Any]]:
+    """Names of the arguments that a model takes, and of which kinds they are."""
+    found = inspect.signature(model.forward).parameters.values()
+    others = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [p.name for p in found if p.kind not in others], {p.kind for p in found}
+
+
+def _attention_mask(
+    model: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What a call hands to the trunk under a name, or at its place."""
+    if name in kwargs:
+        return kwargs[name]
+    names, kinds = _arguments(model)
+    if Parameter.VAR_POSITIONAL in kinds and len(args) > max(1, len(names)):
+        raise ValueError(
+            "`model` takes arguments without names, and a mask may be among them: hand over all "
+            "but the first by name, or use `states` and `from_states`"
+        )
+    return dict(zip(names, args, strict=False)).get(name)
 
 
 def _device(stack: nn.ModuleList) -> torch.device:
@@ -433,8 +487,15 @@ def _device(stack: nn.ModuleList) -> torch.device:
 
 
 def _side(block: nn.Module, x: Tensor, tokens: Tensor | None) -> Tensor:
-    """A block of the ladder; copies of the trunk's take no mask."""
-    return _first(block(x) if tokens is None else block(x, tokens))
+    """A block of the ladder; copies of the trunk's take states alone."""
+    if isinstance(block, Block):
+        return block(x) if tokens is None else block(x, tokens)
+    try:
+        return _first(block(x))
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f'`blocks` must run on states alone for initial="copied", these do not: {error}'
+        ) from error
 
 
 def _first(output: Any) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
     DistilBertConfig,
@@ -25,6 +27,7 @@ from transformers import (
     RobertaModel,
     T5Config,
     T5EncoderModel,
+    T5Model,
 )
 
 from lib.tuning.costs import activation_memory, count_operations
@@ -220,6 +223,109 @@ def test_copied_blocks_take_no_mask():
     _, side = beside("bert", initial="copied", reduction=1)
     with pytest.raises(ValueError, match='must hide nothing for initial="copied"'):
         side(words(1, 3), torch.tensor([[1, 1, 0]]))
+
+
+def encoder_decoder() -> T5Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return T5Model(T5Config(**T5, decoder_start_token_id=0)).eval()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_beside_a_decoder_it_is_the_decoders_mask_that_counts(part):
+    model = encoder_decoder()
+    side = LadderSideNetwork(
+        model, f"{part}.block", width=WIDTH, reduction=4, generator=draw(1), rungs=(0, 2)
+    )
+    read, written = words(2, 6), words(2, 6, seed=1)
+    masks = {"encoder": torch.ones(2, 6).long(), "decoder": torch.ones(2, 6).long()}
+    masks["encoder"][0, 3:] = masks["decoder"][1, 4:] = 0
+    given = {
+        "input_ids": read,
+        "attention_mask": masks["encoder"],
+        "decoder_input_ids": written,
+        "decoder_attention_mask": masks["decoder"],
+    }
+    states = side.states(**given)
+    assert torch.equal(side(**given), side.from_states(states, masks[part]))
+    assert not torch.allclose(side(**given), side.from_states(states))
+
+
+class Wrapped(nn.Module):
+    """A model behind arguments without names, as behind peft's or a compiler's wrappers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+def test_a_mask_without_a_name_is_not_overlooked():
+    model, blocks = made("bert")
+    side = LadderSideNetwork(
+        Wrapped(model), f"model.{blocks}", width=WIDTH, reduction=4, generator=draw(1)
+    )
+    tokens, mask = words(2, 6), torch.ones(2, 6).long()
+    mask[0, 3:] = 0
+    by_name = side(tokens, attention_mask=mask)
+    assert torch.equal(by_name, side.from_states(side.states(tokens, mask), mask))
+    assert not torch.allclose(by_name, side(tokens))
+    with pytest.raises(ValueError, match="hand over all but the first by name"):
+        side(tokens, mask)
+
+
+class Masked(nn.Module):
+    """A model that calls its mask otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(WIDTH, WIDTH)])
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.blocks[0](x)
+
+
+def test_a_mask_may_have_another_name():
+    x, mask = torch.randn(2, 6, WIDTH, generator=draw()), torch.ones(2, 6).long()
+    mask[0, 3:] = 0
+    settings = {"width": WIDTH, "reduction": 4}
+    side = LadderSideNetwork(Masked(), "blocks", generator=draw(1), mask="mask", **settings)
+    expected = side.from_states(side.states(x), mask)
+    assert torch.equal(side(x, mask), expected)
+    assert torch.equal(side(x, mask=mask), expected)
+    with pytest.raises(
+        ValueError, match=r"`mask` must be an argument of `model`, .*\['x', 'mask'\]"
+    ):
+        LadderSideNetwork(Masked(), "blocks", generator=draw(1), mask="tokens", **settings)
+    with pytest.raises(TypeError, match="`mask` must be the name of an argument"):
+        LadderSideNetwork(Masked(), "blocks", generator=draw(1), mask=mask, **settings)
+
+
+def test_a_block_that_serves_several_layers_is_refused():
+    with torch.random.fork_rng(devices=[]):
+        model = AlbertModel(AlbertConfig(**ENCODER, embedding_size=16, num_hidden_groups=1))
+    side = LadderSideNetwork(
+        model, "encoder.albert_layer_groups", width=WIDTH, reduction=4, generator=draw()
+    )
+    with pytest.raises(ValueError, match="each of its blocks once, block 0 ran again"):
+        side(words(2, 5))
+
+
+def test_copies_of_blocks_that_need_more_than_states_say_so():
+    _, side = beside("llama", initial="copied", reduction=1)
+    with pytest.raises(ValueError, match='must run on states alone for initial="copied"'):
+        side(words(2, 5))
+
+
+def test_copies_of_blocks_in_half_precision_are_in_single():
+    model, blocks = made("bert")
+    side = LadderSideNetwork(
+        model.bfloat16(), blocks, width=WIDTH, reduction=1, generator=draw(), initial="copied"
+    )
+    assert {p.dtype for p in side.parameters()} == {torch.float32}
+    assert side(words(2, 5)).isfinite().all()
 
 
 def test_a_mask_keeps_no_table_of_all_pairs():
