@@ -8,8 +8,8 @@
 
 Examples to train on come from the training part of `lib.tuning.corpus`, those to test on from its
 test part: different files, none of them seen in pretraining. Everything is drawn by fixed
-generators, so a task is always the same for one version of Python. Left out: a split for choosing
-settings.
+generators, so a task is always the same for one version of Python. `lib.tuning.rates.held_out` cuts
+the training part in two, for choosing settings.
 """
 
 from __future__ import annotations

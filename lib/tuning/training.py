@@ -6,7 +6,8 @@ its states on the examples are the same at every step, in every epoch and for ev
 what happens inside the trunk cannot do so.
 
 Source: kexue.fm/archives/9138 for the question; the reuse is ours. Notation: N examples of n
-tokens, width D, L blocks, S seeds. Left out: early stopping, a search for learning rates.
+tokens, width D, L blocks, S seeds. Left out: early stopping. `lib.tuning.rates` searches for
+learning rates.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ __all__ = [
     "REUSING",
     "Features",
     "FineTuned",
+    "Rates",
     "Task",
     "Together",
     "batches",
@@ -61,17 +63,56 @@ Floats = NDArray[np.float64]
 HEADS = ("pooled", "position", "point")
 REUSING = ("ladder", "no_rungs", "probe")  # whose trunk always gives the same states
 
-# The best of three or four on average over the three tasks of `lib.tuning.tasks`: 48 steps of 8
-# windows of 32 tokens, scored on windows of training files held out for this, two seeds.
-LEARNING_RATES: dict[str, float] = {
-    "full": 2e-3,
-    "adapter": 1e-2,
-    "lora": 1e-2,
-    "bitfit": 3e-2,
-    "prompt": 3e-2,
-    "ladder": 2e-2,
-    "no_rungs": 5e-3,
-    "probe": 3e-2,
+
+class Rates(NamedTuple):
+    """Learning rates at the peak."""
+
+    head: float
+    body: float  # of what is trained of the trunk, in it or beside it
+
+
+# Found by `python -m lib.tuning.rates`, whose docstring says how.
+LEARNING_RATES: dict[str, dict[str, Rates]] = {  # by method and kind of head
+    "full": {
+        "position": Rates(1e-1, 3e-4),
+        "point": Rates(3e-3, 3e-4),
+        "pooled": Rates(1e-3, 3e-3),
+    },
+    "adapter": {
+        "position": Rates(3e-2, 1e-3),
+        "point": Rates(1e-3, 3e-3),
+        "pooled": Rates(1e-2, 3e-3),
+    },
+    "lora": {
+        "position": Rates(3e-2, 3e-3),
+        "point": Rates(1e-3, 3e-3),
+        "pooled": Rates(3e-3, 3e-2),
+    },
+    "bitfit": {
+        "position": Rates(1e-1, 3e-3),
+        "point": Rates(3e-3, 1e-3),
+        "pooled": Rates(3e-2, 1e-2),
+    },
+    "prompt": {
+        "position": Rates(3e-2, 1e-2),
+        "point": Rates(1e-3, 1e-1),
+        "pooled": Rates(1e-2, 1e-2),
+    },
+    "ladder": {
+        "position": Rates(3e-2, 3e-2),
+        "point": Rates(1e-3, 1e-2),
+        "pooled": Rates(1e-2, 3e-3),
+    },
+    "no_rungs": {
+        "position": Rates(3e-1, 1e-4),
+        "point": Rates(1e-1, 1e-2),
+        "pooled": Rates(3e-1, 3e-3),
+    },
+    "probe": {
+        "position": Rates(1e-1, 1e-4),
+        "point": Rates(3e-3, 1e-4),
+        "pooled": Rates(1e-1, 1e-4),
+    },
 }
 
 CLIP = 1.0  # greatest norm of a gradient
@@ -190,7 +231,7 @@ def fine_tune(
     steps: int,
     batch: int = 16,
     examples: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | Rates | None = None,
     features: Features | None = None,
     start: Mapping[str, Tensor] | None = None,
     **options: Any,
@@ -214,8 +255,9 @@ def fine_tune(
     batch : int
     examples : int, optional
         How many training examples a seed draws, all unless given.
-    learning_rate : float, optional
-        At the peak; `LEARNING_RATES` has one for each method.
+    learning_rate : Rates or float, optional
+        At the peak, of head and body, or one for both. Unless given, those of `LEARNING_RATES` for
+        the method and the kind of head.
     features : Features, optional
         From :func:`trunk_features` of the same trunk and task, for the methods in `REUSING`: the
         trunk isn't run any more. The result is the same up to rounding.
@@ -242,7 +284,9 @@ def fine_tune(
     _check_task(task)
     check.whole(steps, "steps", 1)
     check.whole(batch, "batch", 1)
-    rate = LEARNING_RATES[method] if learning_rate is None else learning_rate
+    rates = _check_rates(
+        LEARNING_RATES[method][task.head] if learning_rate is None else learning_rate
+    )
     count = len(task.train.targets)
     drawn = count if examples is None else check.whole(examples, "examples", 1, count)
     if features is not None:
@@ -259,7 +303,8 @@ def fine_tune(
         mine = np.random.default_rng([SAMPLE, seed]).permutation(count)[:drawn]
         run = _Run(model, trunk, task, features)
         order = batches(mine, batch, np.random.default_rng([ORDER, seed]))
-        losses.append(descend([(trainable(model), rate)], run.loss, order, steps=steps))
+        groups = [(trainable(model.head), rates.head), (trainable(model.body), rates.body)]
+        losses.append(descend(groups, run.loss, order, steps=steps))
         models.append(model.eval())
         right.append(run.accuracy())
     trained = trainable_count(models[0])
@@ -564,6 +609,13 @@ def _check_features(features: Features, method: str, trunk: Trunk, task: Task) -
         again = _states(trunk, getattr(task, name).tokens[:1])
         if not all(torch.allclose(h[:1], a, atol=1e-4) for h, a in zip(levels, again, strict=True)):
             raise ValueError(f"`features.{name}` must be of `trunk` on `task`, they are not")
+
+
+def _check_rates(rates: float | Rates) -> Rates:
+    pair = rates if isinstance(rates, tuple) else (rates, rates)
+    if len(pair) != 2:
+        raise ValueError(f"`learning_rate` must be one number or two, head and body, got {rates!r}")
+    return Rates(*(check.positive(rate, "learning_rate") for rate in pair))
 
 
 def _check_seeds(seeds: Sequence[int]) -> list[int]:

@@ -25,6 +25,7 @@ from lib.tuning.training import (
     LEARNING_RATES,
     REUSING,
     Features,
+    Rates,
     batches,
     descend,
     fine_tune,
@@ -215,11 +216,34 @@ def test_examples_and_order_depend_on_the_seed_alone(monkeypatch):
 def test_the_rate_of_a_method_is_used_unless_another_is_given():
     runs = [
         fine_tune("probe", untrained(), made(), [0], steps=4, learning_rate=rate).losses
-        for rate in (None, LEARNING_RATES["probe"], 1e-4)
+        for rate in (None, LEARNING_RATES["probe"]["position"], 1e-4)
     ]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.allclose(runs[0], runs[2])
-    assert set(LEARNING_RATES) == set(METHODS)
+
+
+@pytest.mark.parametrize("still", ["head", "body"])
+def test_head_and_body_have_their_own_rates(still):
+    rates = Rates(1e-12, 1e-2) if still == "head" else Rates(1e-2, 1e-12)
+    settings = {"steps": 3, "batch": 8}
+    model = fine_tune("full", untrained(), made(), [0], learning_rate=rates, **settings).models[0]
+    first = training._model("full", untrained(), made(), draw(0), {})
+    for part in ("head", "body"):
+        moved = max(
+            (a - b).abs().max().item()
+            for a, b in zip(
+                getattr(model, part).parameters(), getattr(first, part).parameters(), strict=True
+            )
+        )
+        assert (moved < 1e-9) == (part == still)
+
+
+def test_one_number_is_a_rate_for_both():
+    both = [
+        fine_tune("full", untrained(), made(), [0], steps=4, learning_rate=rate).losses
+        for rate in (1e-3, Rates(1e-3, 1e-3))
+    ]
+    np.testing.assert_array_equal(*both)
 
 
 def test_a_start_replaces_the_random_one():
@@ -460,6 +484,8 @@ WORD = replace(TASK, test=replace(TASK.test, tokens=TASK.test.tokens + 1))
         (tune(examples=97), ValueError, "`examples` must be from 1 to 96, got 97"),
         (tune(examples=0), ValueError, "`examples` must be from 1 to 96, got 0"),
         (tune(learning_rate=-1), ValueError, "`learning_rate` must be positive"),
+        (tune(learning_rate=Rates(0.1, 0)), ValueError, "`learning_rate` must be positive"),
+        (tune(learning_rate=(0.1, 0.1, 0.1)), ValueError, "one number or two, head and body"),
         (tune(seeds=[]), ValueError, "`seeds` must name at least one seed"),
         (tune(seeds=3), TypeError, "`seeds` must be a sequence"),
         (tune(seeds=[-1]), ValueError, "`seeds` must be at least 0"),
