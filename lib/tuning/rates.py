@@ -3,7 +3,7 @@
 What is trained has two rates, that of the head, which is always new, and that of the body: trained
 parameters of the trunk, parts put into it, or a network beside it. `search` tries all pairs of one
 grid, the same for all methods, and `best` takes the pair with the most right answers. The command
-does so for every method on each task of `lib.tuning.tasks`, and prints `LEARNING_RATES`.
+does so for every method on each task of `lib.tuning.tasks` and prints the best pairs.
 
 Nothing that the chapter judges by is looked at. Of every file that tasks are trained on, the first
 half is trained on and the second one scored, and the seeds are others. Steps, windows and ladders
@@ -171,7 +171,7 @@ def _searched(method: str, name: str) -> Found:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search, and print `LEARNING_RATES` and how many answers were right; the exit status."""
+    """Search, and print the best pairs and how many answers were right; the exit status."""
     parser = argparse.ArgumentParser("rates", description="Search for learning rates.")
     parser.add_argument("methods", nargs="*", default=METHODS, help="default: all")
     parser.add_argument("--jobs", type=int, default=2, help="searches at a time, default 2")
